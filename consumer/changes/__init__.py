@@ -1,0 +1,1 @@
+"""Pure: what arrived. Schemas and payloads, field bitmaps, normalised change events, the field policy."""

@@ -1,0 +1,1 @@
+"""Pure: what goes out. Topic names, keys, envelopes, coverage and quarantine records, batching."""

@@ -1,0 +1,110 @@
+"""How internal records are read: JSON objects with a version ``v``; anything else is somebody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+import orjson
+
+from consumer.errors import ForeignStateError
+from consumer.events import Json
+
+VERSION = 1
+"""The ``v`` this version writes, and the newest it reads."""
+
+
+class InternalRecord:
+    """One decoded internal record; every getter checks the type.
+
+    Args:
+        key: the record's key.
+        value: its value.
+
+    Raises:
+        ForeignStateError: it is not a JSON object with a version this service knows.
+    """
+
+    __slots__ = ("_fields", "_key")
+
+    def __init__(self, key: str, value: bytes) -> None:
+        self._key = key
+        try:
+            fields = orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            raise broken(key, "it is not JSON") from error
+        if not isinstance(fields, dict):
+            self.refuse("it is not a JSON object")
+        self._fields: Mapping[str, Json] = fields
+        version = fields.get("v")
+        if type(version) is not int or version < 1:
+            self.refuse("it has no version")
+        if version > VERSION:
+            raise ForeignStateError(
+                f"the record {key[:80]!r} has version {version}, and this service reads up to {VERSION}",
+                "Start the newer version of the service that wrote it, or use another kafka.topic_prefix.",
+            )
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise the error for a record that can't be ours."""
+        raise broken(self._key, what)
+
+    def text(self, name: str) -> str:
+        """Return a text field."""
+        value = self._fields.get(name)
+        if not isinstance(value, str):
+            self.refuse(f"{name} is not text")
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        """Return a text field, None when it is null or absent."""
+        return None if self._fields.get(name) is None else self.text(name)
+
+    def number(self, name: str) -> int:
+        """Return an integer field."""
+        value = self._fields.get(name)
+        if type(value) is not int:
+            self.refuse(f"{name} is not an integer")
+        return value
+
+    def optional_number(self, name: str) -> int | None:
+        """Return an integer field, None when it is null or absent."""
+        return None if self._fields.get(name) is None else self.number(name)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a list of texts."""
+        value = self._fields.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.refuse(f"{name} is not a list of texts")
+        return tuple(value)
+
+    def optional_texts(self, name: str) -> tuple[str, ...] | None:
+        """Return a list of texts, None when it is null or absent."""
+        return None if self._fields.get(name) is None else self.texts(name)
+
+    def mapping(self, name: str) -> Mapping[str, Json]:
+        """Return an object field."""
+        value = self._fields.get(name)
+        if not isinstance(value, dict):
+            self.refuse(f"{name} is not an object")
+        return value
+
+
+def broken(key: str, what: str) -> ForeignStateError:
+    """Return the error for a record that this service can't have written."""
+    return ForeignStateError(
+        f"the record {key[:80]!r} is not one of this service: {what}",
+        "Make sure that nothing else writes to this topic, and give each deployment its own topic_prefix.",
+    )
+
+
+def key_text(key: bytes) -> str:
+    """Return a key as text.
+
+    Raises:
+        ForeignStateError: it is not UTF-8.
+    """
+    try:
+        return key.decode()
+    except UnicodeDecodeError as error:
+        raise broken(repr(key[:40]), "its key is not text") from error

@@ -1,0 +1,343 @@
+"""Every fault and act that can be ordered from the emulated org, as validated values.
+
+The same kinds serve the timeline of a scenario (``[[at]]``) and the control API. The docstring's first line of each
+is what ``GET /control/faults`` shows. All seconds are real seconds, not divided by the time scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from consumer.emulator.refusals import STATUS_OF_CODE
+from consumer.errors import EmulatorError
+
+
+def _known_code(value: str) -> str:
+    if value and value not in STATUS_OF_CODE:
+        raise ValueError(f"{value!r} is no error code of the Pub/Sub API guide (without the common prefix)")
+    return value
+
+
+Code = Annotated[str, AfterValidator(_known_code)]
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
+Entity = Annotated[str, Field(min_length=1)]
+
+
+class Fault(BaseModel):
+    """Base of all kinds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    kind: ClassVar[str]
+
+    @classmethod
+    def summary(cls) -> str:
+        """Return the one line that describes the kind, with its parameters."""
+        line = (cls.__doc__ or "").partition("\n")[0]
+        fields = ", ".join(
+            name if field.is_required() else f"{name}={field.get_default(call_default_factory=True)!r}"
+            for name, field in cls.model_fields.items()
+        )
+        return f"{line} ({fields})" if fields else line
+
+
+class EndStreams(Fault):
+    """End open streams: ok, unavailable, internal, cancelled, unknown, or by an error code."""
+
+    kind = "end_streams"
+    how: Literal["ok", "unavailable", "internal", "cancelled", "unknown", "code"] = "unavailable"
+    code: Code = "service.unavailable"
+    topic: str = ""
+
+
+class ServiceDown(Fault):
+    """End all streams and refuse every call with service.unavailable for a while."""
+
+    kind = "service_down"
+    s: Seconds
+
+
+class Silence(Fault):
+    """Send nothing on any stream for a while and end none; HTTP/2 pings are still answered."""
+
+    kind = "silence"
+    s: Seconds
+
+
+class SlowHeaders(Fault):
+    """Send the response headers of new streams late; 0 ends it."""
+
+    kind = "slow_headers"
+    ms: float = Field(ge=0)
+
+
+class Latency(Fault):
+    """Let every response travel this long, without lowering how many are under way; 0 ends it."""
+
+    kind = "latency"
+    ms: float = Field(ge=0)
+
+
+class Redeliver(Fault):
+    """Send the last events once more, on open streams now or when the next one resumes."""
+
+    kind = "redeliver"
+    events: int = Field(ge=1)
+    when: Literal["now", "resume"] = "now"
+
+
+class Duplicate(Fault):
+    """Send each of the next events twice in a row."""
+
+    kind = "duplicate"
+    events: int = Field(ge=1)
+
+
+class RevokeTokens(Fault):
+    """Revoke all access tokens; open streams live on, new calls are refused."""
+
+    kind = "revoke_tokens"
+
+
+class LoginErrors(Fault):
+    """Answer the next token requests with an error; html sends a proxy's page instead of JSON."""
+
+    kind = "login_error"
+    error: str = "invalid_grant"
+    description: str = "authentication failure"
+    status: int = Field(default=400, ge=400, le=599)
+    times: int = Field(default=1, ge=1, le=1000)
+    html: bool = False
+
+
+class LoginDown(Fault):
+    """Answer logins with 503 and an HTML page for a while."""
+
+    kind = "login_down"
+    s: Seconds
+
+
+class ExpirePositions(Fault):
+    """Move the retention: all but the newest events, and the positions in them, are gone."""
+
+    kind = "expire_positions"
+    keep_last: int = Field(default=0, ge=0)
+
+
+class MoveOrg(Fault):
+    """Move the org to another instance: streams end, all replay ids are void, numbering restarts."""
+
+    kind = "corrupt_positions"
+    keep_events: bool = False
+
+
+class SchemaDown(Fault):
+    """Let GetSchema fail with schema.api.unavailable for a while."""
+
+    kind = "schema_down"
+    s: Seconds
+
+
+class SchemaRefused(Fault):
+    """Let GetSchema refuse a schema id, or all (*), until cleared."""
+
+    kind = "schema_refused"
+    schema_id: str = "*"
+
+
+class TopicRefused(Fault):
+    """Let GetTopic and Subscribe refuse a topic by a code, until cleared; open streams of it end."""
+
+    kind = "topic_refused"
+    topic: str
+    code: Code = "subscription.topic.cannot.subscribe"
+
+
+class DeliveryLimit(Fault):
+    """Use up the org's delivery allowance, or give it back."""
+
+    kind = "delivery_limit"
+    exceeded: bool = True
+
+
+class SchemaChange(Fault):
+    """Add and remove fields of an object; later events carry the new schema id."""
+
+    kind = "schema_change"
+    entity: Entity = "MessagingSession"
+    add: tuple[dict[str, Any], ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class KeepaliveInterval(Fault):
+    """Set the seconds of idleness after which a keep-alive is sent."""
+
+    kind = "keepalive"
+    s: float = Field(gt=0)
+
+
+class AdvancePosition(Fault):
+    """Move the bus-wide position as other traffic does, without an event."""
+
+    kind = "advance"
+    times: int = Field(default=1, ge=1, le=10_000)
+
+
+class GoAway(Fault):
+    """Send GOAWAY on every connection, end their calls, and listen again."""
+
+    kind = "goaway"
+
+
+class Reset(Fault):
+    """Reset every TCP connection to the Pub/Sub port; needs relay = true."""
+
+    kind = "tcp_reset"
+
+
+class Freeze(Fault):
+    """Let every connection hang half-open for a while: no bytes, no pings, no end; needs relay = true."""
+
+    kind = "freeze"
+    s: Seconds
+
+
+class RefuseConnections(Fault):
+    """Reset all connections and refuse new ones for a while; needs relay = true."""
+
+    kind = "refuse_connections"
+    s: Seconds
+
+
+class Traffic(Fault):
+    """Change the traffic: events per second, pause, or a new total."""
+
+    kind = "traffic"
+    rate: float | None = Field(default=None, ge=0)
+    total: int | None = Field(default=None, ge=0)
+    paused: bool | None = None
+
+
+class Clear(Fault):
+    """End all lasting faults."""
+
+    kind = "clear"
+
+
+class ChangeSpec(BaseModel):
+    """One save of one record in a ``commit``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    op: Literal["create", "update", "delete", "undelete", "purge"]
+    entity: Entity = "MessagingSession"
+    record_id: str = ""
+    fields: dict[str, Any] = Field(default_factory=dict)
+    system: bool = False
+
+
+class Commit(Fault):
+    """Commit one transaction of explicit changes; an empty record_id takes a new or the newest record."""
+
+    kind = "commit"
+    changes: tuple[ChangeSpec, ...] = Field(min_length=1)
+    user: str | None = None
+    origin: str | None = None
+
+
+class Gap(Fault):
+    """Publish a gap event; without record_ids it concerns the newest record."""
+
+    kind = "gap"
+    entity: Entity = "MessagingSession"
+    op: Literal["CREATE", "UPDATE", "DELETE", "UNDELETE"] = "UPDATE"
+    record_ids: tuple[str, ...] = ()
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+
+class Overflow(Fault):
+    """Publish a GAP_OVERFLOW event."""
+
+    kind = "overflow"
+    entity: Entity = "MessagingSession"
+
+
+class Wildcard(Fault):
+    """Publish the wildcard event of a field type conversion."""
+
+    kind = "wildcard"
+    entity: Entity = "MessagingSession"
+
+
+class PoisonEvent(Fault):
+    """Publish events whose payload or schema id is broken."""
+
+    kind = "poison"
+    entity: Entity = "MessagingSession"
+    how: Literal["truncated", "trailing", "random", "bad_bitmap", "bad_enum", "unknown_schema"] = "truncated"
+    events: int = Field(default=1, ge=1, le=10_000)
+
+
+_FAULTS: tuple[type[Fault], ...] = (
+    EndStreams,
+    ServiceDown,
+    Silence,
+    SlowHeaders,
+    Latency,
+    Redeliver,
+    Duplicate,
+    RevokeTokens,
+    LoginErrors,
+    LoginDown,
+    ExpirePositions,
+    MoveOrg,
+    SchemaDown,
+    SchemaRefused,
+    TopicRefused,
+    DeliveryLimit,
+    SchemaChange,
+    KeepaliveInterval,
+    AdvancePosition,
+    GoAway,
+    Reset,
+    Freeze,
+    RefuseConnections,
+    Traffic,
+    Clear,
+)
+_PUBLISH: tuple[type[Fault], ...] = (Commit, Gap, Overflow, Wildcard, PoisonEvent)
+
+FAULTS: dict[str, type[Fault]] = {each.kind: each for each in _FAULTS}
+"""What ``POST /control/fault`` takes."""
+
+PUBLISH: dict[str, type[Fault]] = {each.kind: each for each in _PUBLISH}
+"""What ``POST /control/publish`` takes."""
+
+ALL: dict[str, type[Fault]] = FAULTS | PUBLISH
+"""What a scenario's ``[[at]]`` takes."""
+
+
+def parse_fault(kind: object, parameters: Mapping[str, Any], kinds: Mapping[str, type[Fault]] = ALL) -> Fault:
+    """Return the fault of a kind with its parameters.
+
+    Raises:
+        EmulatorError: unknown kind, or wrong parameters (all are named).
+    """
+    found = kinds.get(kind) if isinstance(kind, str) else None
+    if found is None:
+        raise EmulatorError(f"{kind!r} is no kind of fault", f"Use one of {', '.join(sorted(kinds))}")
+    try:
+        return found.model_validate(parameters)
+    except ValidationError as error:
+        raise EmulatorError(f"{kind}: {'; '.join(faults_of(error))}") from error
+
+
+def faults_of(error: ValidationError, prefix: str = "") -> list[str]:
+    """Return one sentence for each fault pydantic found, without the values."""
+    sentences = []
+    for fault in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        sentences.append(f"{prefix}{where}: {message}" if where else f"{prefix}{message}")
+    return sentences

@@ -1,0 +1,67 @@
+"""Salesforce record ids: 15 case-sensitive characters, and 3 that make them safe to compare in any case."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+_BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_SUFFIX: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+_INSTANCE: Final = "5g0000"
+"""Characters 4 to 9 of every id of the emulated org: the instance and the reserved part."""
+
+PREFIXES: Final = {
+    "Account": "001",
+    "AgentWork": "0Bz",
+    "BotDefinition": "0Xx",
+    "Campaign": "701",
+    "Case": "500",
+    "Contact": "003",
+    "Conversation": "0dw",
+    "Group": "00G",
+    "Lead": "00Q",
+    "MessagingChannel": "0Mj",
+    "MessagingEndUser": "0PA",
+    "MessagingSession": "0Mw",
+    "Opportunity": "006",
+    "Organization": "00D",
+    "PendingServiceRouting": "0JR",
+    "RecordType": "012",
+    "ServiceChannel": "0N9",
+    "User": "005",
+    "Widget__c": "a00",
+}
+"""Key prefix by object API name."""
+
+PLACEHOLDER_ID: Final = "000000000000000AAA"
+"""The only record id of an overflow event (CDC developer guide, "Overflow Events")."""
+
+
+@lru_cache(maxsize=4096)
+def _suffix_char(five: str) -> str:
+    """Return the check character of five id characters: bit n tells whether character n is upper case."""
+    return _SUFFIX[sum(1 << place for place, char in enumerate(five) if "A" <= char <= "Z")]
+
+
+def id18(id15: str) -> str:
+    """Return the 18-character form of a 15-character id."""
+    return id15 + _suffix_char(id15[:5]) + _suffix_char(id15[5:10]) + _suffix_char(id15[10:15])
+
+
+def is_id18(text: str) -> bool:
+    """Return whether ``text`` is an 18-character id whose check characters are right."""
+    return len(text) == 18 and all(char in _BASE62 for char in text) and id18(text[:15]) == text
+
+
+def numbered_id(prefix: str, number: int) -> str:
+    """Return the 18-character id of the ``number``-th record with this key prefix."""
+    digits = []
+    for _ in range(6):
+        number, digit = divmod(number, 62)
+        digits.append(_BASE62[digit])
+    return id18(prefix + _INSTANCE + "".join(reversed(digits)))
+
+
+def field_id(number: int) -> str:
+    """Return a 15-character custom field id, as it stands in the ``doc`` of a writer schema."""
+    return numbered_id("00N", number)[:15]

@@ -1,0 +1,196 @@
+"""A scenario: everything that can be told to the emulated org before it starts, as TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from consumer.emulator.auth import Credentials
+from consumer.emulator.fault_kinds import Fault, faults_of, parse_fault
+from consumer.emulator.managed import ManagedSettings
+from consumer.emulator.state import Timing
+from consumer.errors import ConfigError, EmulatorError
+
+
+def _channel(value: str) -> str:
+    if not (value.startswith(("/data/", "/event/")) and value.endswith("__chn")):
+        raise ValueError("write a custom channel such as /data/Support__chn")
+    return value
+
+
+Channel = Annotated[str, AfterValidator(_channel)]
+
+
+class Group(BaseModel):
+    """Base of all groups: frozen, and an unknown key is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class TrafficSettings(Group):
+    """The generated traffic."""
+
+    rate: float = Field(default=0.0, ge=0, le=100_000)
+    """Events per second."""
+    total: int = Field(default=0, ge=0)
+    """Events after which the traffic stops, preloaded ones included; 0 means never."""
+    preload: int = Field(default=0, ge=0, le=5_000_000)
+    """Events published before the org is ready."""
+    paused: bool = False
+    live: int = Field(default=200, ge=1)
+    """Upper bound of sessions that have not ended."""
+    companions: bool = True
+    """Whether AgentWork, MessagingEndUser, PendingServiceRouting and Account change too."""
+
+
+class TlsSettings(Group):
+    """Certificate of the Pub/Sub port; without it the port speaks plaintext HTTP/2."""
+
+    cert_file: Path
+    key_file: Path
+
+
+class Act(Group):
+    """One entry of the timeline.
+
+    Attributes:
+        s: real seconds after the org is ready.
+        kind: a kind of :mod:`consumer.emulator.fault_kinds`.
+        parameters: the kind's parameters.
+    """
+
+    s: float = Field(ge=0)
+    kind: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def fault(self) -> Fault:
+        """The act, ready to be carried out."""
+        return parse_fault(self.kind, self.parameters)
+
+
+class Scenario(Group):
+    """An emulated org before it starts. Defaults are what the real service was seen to do."""
+
+    seed: int = 1
+    time_scale: float = Field(default=1.0, gt=0, le=100_000)
+    """All protocol times below are divided by this; traffic and timeline are not."""
+    keepalive_s: float = Field(default=120.0, gt=0, le=270)
+    credit_timeout_s: float = Field(default=60.0, gt=0)
+    latest_arming_s: float = Field(default=3.0, ge=0, le=5)
+    """How long a LATEST subscription misses events after its first request."""
+    revoked_stream_s: float = Field(default=10.0, ge=0)
+    """How long a new stream with a revoked token hangs before it is refused."""
+    commit_ack_s: float = Field(default=1.0, ge=0)
+    commit_timeout_s: float = Field(default=1800.0, gt=0)
+    slot_release_s: float = Field(default=15.0, ge=0)
+    """How long a managed subscription's slot stays taken after its client has gone."""
+    publish_idle_s: float = Field(default=70.0, gt=0)
+    split: Literal["full", "random"] = "full"
+    retention_h: float = Field(default=72.0, gt=0)
+    retain_events: int = Field(default=1_000_000, ge=100)
+    """Bound of memory: more events than this push the oldest past the retention."""
+    delivery_allowance: int = Field(default=10_000_000, ge=0)
+    """Events that may be delivered in all, as ``DailyDeliveredPlatformEvents`` shows."""
+    publish_burst: int = Field(default=80, ge=1)
+    latency_ms: float = Field(default=0.0, ge=0)
+    relay: bool = False
+    """Whether a TCP relay stands before the Pub/Sub port; the network faults need it, and it costs speed."""
+    ungroup_merged: bool = False
+    """Whether merged events come one per record with a shared replay id, as on enriched channels."""
+    carry_derived: bool = False
+    """Whether events carry derived fields; the guide says they don't."""
+    traffic: TrafficSettings = TrafficSettings()
+    auth: Credentials = Credentials()
+    channels: dict[Channel, tuple[str, ...]] = Field(default={"/data/Support__chn": ("MessagingSession", "AgentWork")})
+    enrichment: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Object to fields that its update and delete events carry although unchanged."""
+    managed: tuple[ManagedSettings, ...] = (
+        ManagedSettings(
+            developer_name="Emulated_Managed",
+            subscription_id="18xem0000000001AAA",
+            topic="/data/MessagingSessionChangeEvent",
+        ),
+    )
+    tls: TlsSettings | None = None
+    at: tuple[Act, ...] = ()
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _acts(cls, value: object) -> object:
+        """Take every key of an ``[[at]]`` table besides s and kind as a parameter."""
+        if not isinstance(value, (list, tuple)):
+            return value
+        return [_act(each) if isinstance(each, dict) else each for each in value]
+
+    def timing(self) -> Timing:
+        """Return the protocol times in real seconds."""
+        scale = self.time_scale
+        return Timing(
+            keepalive_s=self.keepalive_s / scale,
+            credit_timeout_s=self.credit_timeout_s / scale,
+            latest_arming_s=self.latest_arming_s / scale,
+            revoked_stream_s=self.revoked_stream_s / scale,
+            commit_ack_s=self.commit_ack_s / scale,
+            commit_timeout_s=self.commit_timeout_s / scale,
+            slot_release_s=self.slot_release_s / scale,
+            publish_idle_s=self.publish_idle_s / scale,
+        )
+
+
+def _act(table: dict[str, Any]) -> dict[str, Any]:
+    if "parameters" in table:
+        return table
+    return {
+        **{key: table[key] for key in ("s", "kind") if key in table},
+        "parameters": {key: value for key, value in table.items() if key not in {"s", "kind"}},
+    }
+
+
+def parse(text: str, name: str = "the scenario") -> Scenario:
+    """Read a scenario from TOML text.
+
+    Args:
+        text: the TOML.
+        name: what errors call it, such as its file name.
+
+    Raises:
+        ConfigError: with every fault found.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{name} is not TOML: {error}"], "Correct the syntax") from error
+    faults: list[str] = []
+    scenario: Scenario | None = None
+    try:
+        scenario = Scenario.model_validate(values)
+    except ValidationError as error:
+        faults += faults_of(error, f"{name}: ")
+    acts = values.get("at", [])
+    for number, act in enumerate(acts if isinstance(acts, list) else []):
+        if isinstance(act, dict) and "kind" in act:
+            try:
+                parse_fault(act["kind"], _act(act)["parameters"])
+            except EmulatorError as error:
+                faults.append(f"{name}: at.{number}: {error.message}")
+    if faults or scenario is None:
+        raise ConfigError(faults, "deploy/scenarios holds examples, GET /control/faults lists the kinds")
+    return scenario
+
+
+def load(path: Path) -> Scenario:
+    """Read a scenario from a TOML file.
+
+    Raises:
+        ConfigError: it can't be read, or has faults (all are listed).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError([f"the scenario {path} can't be read: {reason}"], "Give another --scenario") from error
+    return parse(text, path.name)

@@ -1,0 +1,224 @@
+"""The emulated org as one object: start it, look inside, steer it, stop it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from consumer.clock import now_ms
+from consumer.emulator import fault_kinds
+from consumer.emulator.auth import Sessions
+from consumer.emulator.bus import Entry, EventBus
+from consumer.emulator.control import Control
+from consumer.emulator.faults import Faults
+from consumer.emulator.login_server import LoginServer
+from consumer.emulator.managed import ManagedSubscriptions, Subscription
+from consumer.emulator.org import OrgModel
+from consumer.emulator.publishing import DEMO_EVENT, AllSchemas, Publisher
+from consumer.emulator.pubsub_server import PubSubServer
+from consumer.emulator.relay import Relay
+from consumer.emulator.scenario import Scenario
+from consumer.emulator.state import Conditions, ServerState, Stats
+from consumer.emulator.traffic import Traffic
+from consumer.emulator.traffic_gate import TrafficGate
+from consumer.errors import EmulatorError
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class EmulatedOrg:
+    """A running emulated org.
+
+    Attributes:
+        pubsub: ``host:port`` of the gRPC server.
+        rest: URL of the HTTP server; login, REST and control live there.
+        model: records and schemas.
+        bus: the event log; ``bus.ledger`` holds every published event.
+        traffic: the generator's gate.
+        faults: carries out faults.
+        state: counters, conditions, sessions and open calls.
+    """
+
+    scenario: Scenario
+    pubsub: str
+    rest: str
+    model: OrgModel
+    bus: EventBus
+    traffic: TrafficGate
+    faults: Faults
+    state: ServerState
+    managed: ManagedSubscriptions = field(default_factory=ManagedSubscriptions)
+
+    @property
+    def login_url(self) -> str:
+        """URL of the login host."""
+        return self.rest
+
+    @property
+    def control(self) -> str:
+        """URL of the control API."""
+        return f"{self.rest}/control"
+
+    @property
+    def org_id(self) -> str:
+        """The 18-character org id."""
+        return self.state.sessions.org_id
+
+    @property
+    def stats(self) -> Stats:
+        """Counters since the start."""
+        return self.state.stats
+
+    @property
+    def ledger(self) -> list[Entry]:
+        """Every published event in bus order."""
+        return self.bus.ledger
+
+    def addresses(self) -> dict[str, str]:
+        """Return what ``emulate`` prints."""
+        return {
+            "pubsub": self.pubsub,
+            "rest": self.rest,
+            "login_url": self.login_url,
+            "control": self.control,
+        }
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return the three headers of a Pub/Sub call, with a new session."""
+        return (
+            ("accesstoken", self.state.sessions.issue()),
+            ("instanceurl", self.rest),
+            ("tenantid", self.org_id),
+        )
+
+    async def fault(self, kind: str, **parameters: object) -> list[Entry]:
+        """Carry out a fault or act by its kind and return the events it published.
+
+        Raises:
+            EmulatorError: unknown kind, wrong parameters, or the org can't do it.
+        """
+        return await self.faults.apply(fault_kinds.parse_fault(kind, parameters))
+
+
+@asynccontextmanager
+async def emulated_org(
+    scenario: Scenario | None = None, *, port_pubsub: int = 0, port_rest: int = 0
+) -> AsyncIterator[EmulatedOrg]:
+    """Run an emulated org on loopback for the length of the block.
+
+    Args:
+        scenario: what it is like; None takes the defaults, without traffic.
+        port_pubsub: port of the gRPC server, 0 for a free one.
+        port_rest: port of the HTTP server, 0 for a free one.
+
+    Raises:
+        EmulatorError: a port is taken, or a TLS file can't be read.
+    """
+    scenario = scenario or Scenario()
+    state, model = _state(scenario)
+    gate = TrafficGate(
+        Traffic(
+            model, scenario.seed, live=scenario.traffic.live, companions=scenario.traffic.companions
+        ),
+        state.bus,
+        scenario.traffic.rate,
+        scenario.traffic.total,
+        scenario.traffic.paused,
+    )
+    await gate.preload(scenario.traffic.preload)
+    managed = ManagedSubscriptions([Subscription(each) for each in scenario.managed])
+    pubsub = PubSubServer(state, managed, Publisher(state), f"core/prod/{state.sessions.org_id}", _tls(scenario))
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as group:
+        relay = Relay(HOST, group) if scenario.relay else None
+        faults = Faults(state, model, gate, lambda: pubsub.restart(HOST), relay)
+        runner = web.AppRunner(_application(state, faults, gate), access_log=None, shutdown_timeout=1.0)
+        background: list[asyncio.Task[None]] = []
+        try:
+            inner = await pubsub.start(HOST, 0 if relay else port_pubsub)
+            outer = await relay.start(port_pubsub, inner) if relay else inner
+            rest = f"http://{HOST}:{await _listen(runner, port_rest)}"
+            state.sessions.instance_url = rest
+            background = [
+                group.create_task(gate.run()),
+                group.create_task(_timeline(scenario, faults)),
+            ]
+            yield EmulatedOrg(scenario, f"{HOST}:{outer}", rest, model, state.bus, gate, faults, state, managed)
+        except Exception as error:  # noqa: BLE001 - raised again below, outside the group that would wrap it
+            failure = error
+        finally:
+            for task in background:
+                task.cancel()
+            if relay is not None:
+                await relay.stop()
+            await pubsub.stop()
+            await runner.cleanup()
+    if failure is not None:
+        raise failure
+
+
+def _state(scenario: Scenario) -> tuple[ServerState, OrgModel]:
+    sessions = Sessions(scenario.auth)
+    model = OrgModel(scenario.seed, sessions.org_id, carry_derived=scenario.carry_derived)
+    model.ungroup_merged = scenario.ungroup_merged
+    model.enrichment.update(scenario.enrichment)
+    bus = EventBus(
+        scenario.seed,
+        [*model.entities(), DEMO_EVENT],
+        scenario.channels,
+        now_ms,
+        retention_ms=round(scenario.retention_h * 3_600_000),
+        retain_events=scenario.retain_events,
+    )
+    state = ServerState(
+        bus,
+        AllSchemas(model),
+        sessions,
+        scenario.timing(),
+        split=scenario.split,
+        delivery_allowance=scenario.delivery_allowance,
+        publish_burst=scenario.publish_burst,
+        seed=scenario.seed,
+        conditions=Conditions(latency_s=scenario.latency_ms / 1000),
+    )
+    return state, model
+
+
+def _application(state: ServerState, faults: Faults, gate: TrafficGate) -> web.Application:
+    application = web.Application()
+    application.add_routes(LoginServer(state).routes())
+    application.add_routes(Control(state, faults, gate).routes())
+    return application
+
+
+async def _listen(runner: web.AppRunner, port: int) -> int:
+    await runner.setup()
+    site = web.TCPSite(runner, HOST, port)
+    try:
+        await site.start()
+    except OSError as error:
+        raise EmulatorError(f"{HOST}:{port} can't be listened on", "Give another --port-rest") from error
+    return int(runner.addresses[0][1])
+
+
+def _tls(scenario: Scenario) -> tuple[bytes, bytes] | None:
+    if scenario.tls is None:
+        return None
+    try:
+        return scenario.tls.key_file.read_bytes(), scenario.tls.cert_file.read_bytes()
+    except OSError as error:
+        raise EmulatorError(
+            f"a TLS file of the scenario can't be read: {error.strerror}", "Correct [tls] in the scenario"
+        ) from error
+
+
+async def _timeline(scenario: Scenario, faults: Faults) -> None:
+    begun = asyncio.get_running_loop().time()
+    for act in sorted(scenario.at, key=lambda each: each.s):
+        await asyncio.sleep(max(0.0, begun + act.s - asyncio.get_running_loop().time()))
+        await faults.apply(act.fault)

@@ -1,0 +1,1 @@
+"""I/O: liveness, readiness and metrics over HTTP."""

@@ -1,0 +1,1 @@
+"""I/O: transactions, topics, positions, group membership."""

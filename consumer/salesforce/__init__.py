@@ -1,0 +1,1 @@
+"""I/O: login, tokens, and the Pub/Sub API stream."""

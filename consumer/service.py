@@ -1,0 +1,226 @@
+"""Composition root: settings to adapters to subscriptions, in one task group, from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import structlog
+
+from consumer import __version__, clock
+from consumer.assembly import Assembly, field_policy
+from consumer.backoff import Backoff
+from consumer.connections import Salesforce, open_salesforce
+from consumer.control import Commands
+from consumer.delivery.names import Topics
+from consumer.delivery.partition import partition_for
+from consumer.errors import KafkaUnavailableError, ProducerFencedError, ServiceError
+from consumer.events import TapItem
+from consumer.health.server import serve_health
+from consumer.health.state import HealthState
+from consumer.kafka import sink as kafka_sink
+from consumer.kafka.connection import Cluster
+from consumer.kafka.membership import Membership, group_id
+from consumer.kafka.quarantine import QuarantineTopic
+from consumer.kafka.topics import ensure_topics, planned_specs
+from consumer.observer import SubscriptionObserver
+from consumer.pipeline import Clocks, Limits
+from consumer.salesforce.schemas import SchemaCache
+from consumer.salesforce.stream import PubSubStream, Timing
+from consumer.settings import Settings
+from consumer.subscription import Choices, Parts, Subscription
+from consumer.tasks import cancel, task_group
+from consumer.telemetry import Metrics
+
+_log = structlog.get_logger(__name__)
+
+TapFactory = Callable[[str, str], Callable[[TapItem], None]]
+"""Makes the tap of a channel, given the org id and the channel."""
+
+
+@dataclass(slots=True)
+class _Channel:
+    """One channel of this worker.
+
+    Attributes:
+        subscription: its supervisor; lives as long as the process.
+        observer: tells the outside about it.
+        partition: its partition of the ``positions`` topic, which decides who runs it.
+        task: the running supervisor, None while another worker has the channel.
+    """
+
+    subscription: Subscription
+    observer: SubscriptionObserver
+    partition: int
+    task: asyncio.Task[None] | None = field(default=None)
+
+
+class Service:
+    """The whole service.
+
+    Args:
+        settings: the configuration.
+        cluster: the Kafka cluster; None makes it from the settings.
+        tap: makes taps for recordings, None for none.
+    """
+
+    def __init__(self, settings: Settings, *, cluster: Cluster | None = None, tap: TapFactory | None = None) -> None:
+        self._settings = settings
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        self._cluster = cluster or Cluster(settings.kafka, client_id=worker)
+        self._tap = tap
+        self._worker = worker
+        self._policy = field_policy(settings.fields)
+        self._topics = Topics(settings.kafka.topic_prefix, settings.pubsub.topics)
+        self._metrics = Metrics()
+        self._stop = asyncio.Event()
+        self.health = HealthState(settings.service.name, __version__, worker)
+
+    def stop(self) -> None:
+        """Stop taking credits, commit what is decoded, leave the group; ``run`` returns then."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Work until :meth:`stop`.
+
+        Raises:
+            ServiceError: what can't work was configured, or Kafka or Salesforce could not be reached at the start.
+        """
+        async with (
+            serve_health(self._settings.service.listen, self.health, self._metrics),
+            open_salesforce(self._settings) as org,
+        ):
+            session = await org.tokens.get()
+            self._metrics.token_login(succeeded=True)
+            found = await ensure_topics(self._cluster, planned_specs(self._topics, self._settings.kafka))
+            partitions = found[self._topics.positions].partitions
+            channels = [
+                self._channel(channel, org, session.org_id, partitions) for channel in self._settings.pubsub.topics
+            ]
+            async with task_group() as group:
+                steering = group.create_task(self._steer(channels))
+                await self._work(channels, group_id(self._settings.service.name, session.org_id))
+                await cancel(steering)
+
+    def _channel(self, channel: str, org: Salesforce, org_id: str, partitions: int) -> _Channel:
+        settings = self._settings
+        owner = kafka_sink.Subscription(settings.service.name, org_id, channel, self._topics)
+        partition = partition_for(owner.position_key, partitions)
+        allow_raw = settings.fields.allow_raw
+        assembly = Assembly(org_id, settings.service.name, self._topics, self._policy, allow_raw, self._worker)
+        records = assembly.internal_records(channel, partition)
+        health = self.health.subscription(channel)
+        metrics = self._metrics.subscription(channel)
+        observer = SubscriptionObserver(channel, metrics, health, clock.now_ms)
+        tap = None if self._tap is None else self._tap(org_id, channel)
+        timing = Timing(watchdog_s=settings.pubsub.watchdog_s)
+        parts = Parts(
+            stream=lambda: PubSubStream(org.channel, channel, org.tokens, timing=timing, observer=observer, tap=tap),
+            sink=lambda: kafka_sink.KafkaSink(self._cluster, owner),
+            processor=lambda: assembly.processor(records),
+            schemas=SchemaCache(org.channel, channel, org.tokens, tap=tap),
+            quarantine=QuarantineTopic(self._cluster, self._topics.quarantine),
+            records=records,
+        )
+        batch = settings.batch
+        limits = Limits(batch.max_records, batch.max_bytes, batch.max_age, settings.pubsub.buffer_events)
+        choices = Choices(settings.pubsub.start, settings.pubsub.on_lost_position)
+        clocks = Clocks(clock.now_ms, time.monotonic, random.random)
+        return _Channel(Subscription(channel, parts, choices, limits, clocks, observer), observer, partition)
+
+    async def _work(self, channels: list[_Channel], group: str) -> None:
+        """Be a member of the group until stopped; once fenced, leave and come back as a new member."""
+        backoff = Backoff(random.random)
+        while not self._stop.is_set():
+            try:
+                async with Membership(self._cluster, group, self._topics.positions) as membership:
+                    await self._serve(channels, membership)
+                    return
+            except (ProducerFencedError, KafkaUnavailableError) as error:
+                delay_s = backoff.next_delay(1.0)
+                _log.warning("group.left", reason=error.message, next_try_s=round(delay_s, 1))
+                await self._stopped_within(delay_s)
+
+    async def _serve(self, channels: list[_Channel], membership: Membership) -> None:
+        async with task_group() as group:
+            alive = group.create_task(membership.run())
+            follower = group.create_task(self._follow(channels, membership, group))
+            try:
+                await self._stop.wait()
+                await cancel(follower)
+                await self._finish(channels)
+            finally:
+                for channel in channels:
+                    await _end(channel)
+            await cancel(alive)
+
+    async def _follow(self, channels: list[_Channel], membership: Membership, group: asyncio.TaskGroup) -> None:
+        """Run the channels whose partition is ours; one that stays ours across a rebalance goes on undisturbed."""
+        async for owned in membership.assignments():
+            for channel in channels:
+                if channel.partition not in owned:
+                    await _end(channel)
+                    channel.observer.standby()
+                elif channel.task is None or channel.task.done():
+                    channel.task = group.create_task(channel.subscription.run())
+
+    async def _finish(self, channels: list[_Channel]) -> None:
+        """Drain every running channel within the grace period."""
+        for channel in channels:
+            channel.subscription.stop()
+        running = [channel.task for channel in channels if channel.task is not None]
+        if running:
+            _, late = await asyncio.wait(running, timeout=self._settings.service.shutdown_grace_s)
+            if late:
+                _log.warning("stop.grace_over", channels=len(late))
+
+    async def _steer(self, channels: list[_Channel]) -> None:
+        """Carry out what is commanded on the ``control`` topic, through outages of Kafka."""
+        backoff = Backoff(random.random)
+        while True:
+            try:
+                async with Commands(self._cluster, self._topics) as commands, task_group() as group:
+                    async for command in commands.follow():
+                        backoff.healthy()
+                        for channel in channels:
+                            active = channel.task is not None and not channel.task.done()
+                            commands.apply(command, channel.subscription, active=active, tasks=group)
+            except ServiceError as error:
+                delay_s = backoff.next_delay(1.0)
+                _log.warning("control.interrupted", reason=error.message, next_try_s=round(delay_s, 1))
+                await self._stopped_within(delay_s)
+
+    async def _stopped_within(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            return
+
+
+async def _end(channel: _Channel) -> None:
+    task, channel.task = channel.task, None
+    if task is not None:
+        await cancel(task)
+
+
+@asynccontextmanager
+async def running(service: Service) -> AsyncIterator[Service]:
+    """Run the service in the background of the block and stop it at the end.
+
+    Raises:
+        ServiceError: the service failed.
+    """
+    async with task_group() as group:
+        task = group.create_task(service.run())
+        try:
+            yield service
+        finally:
+            service.stop()
+            await asyncio.wait([task])

@@ -1,0 +1,208 @@
+"""The configuration's shape: small frozen groups, one per TOML table, documented field by field.
+
+How the values are found (file, environment, secret files) is :mod:`consumer.settings_load`'s business. The pure
+rooms never see these classes; adapters take the group they need.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$")
+_DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB)$")
+_SIZE_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def _duration_ms(value: object) -> object:
+    if isinstance(value, str):
+        match = _DURATION.match(value.strip())
+        if match is None:
+            raise ValueError('write a duration such as "100ms", "30s" or "14d"')
+        return round(float(match[1]) * _DURATION_MS[match[2]])
+    return value
+
+
+def _size_bytes(value: object) -> object:
+    if isinstance(value, str):
+        match = _SIZE.match(value.strip())
+        if match is None:
+            raise ValueError('write a size such as "512KiB" or "1MiB"')
+        return round(float(match[1]) * _SIZE_BYTES[match[2]])
+    return value
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
+        raise ValueError("write scheme and host only, such as https://mydomain.my.salesforce.com")
+    return value.rstrip("/")
+
+
+def _host_port(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError("write host:port, such as 127.0.0.1:8080")
+    return value
+
+
+def _cdc_topic(value: str) -> str:
+    if not re.fullmatch(r"/data/[A-Za-z][A-Za-z0-9_]*", value):
+        raise ValueError(
+            f"{value!r} is not a change event channel; write /data/MessagingSessionChangeEvent, "
+            "/data/ChangeEvents or /data/Name__chn"
+        )
+    return value
+
+
+DurationMs = Annotated[int, BeforeValidator(_duration_ms), Field(ge=0)]
+"""Milliseconds; text with a unit in the file."""
+
+SizeBytes = Annotated[int, BeforeValidator(_size_bytes), Field(ge=1)]
+"""Bytes; text with a unit in the file."""
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HostPort = Annotated[str, AfterValidator(_host_port)]
+CdcTopic = Annotated[str, AfterValidator(_cdc_topic)]
+
+
+class Group(BaseModel):
+    """Base of all groups: frozen, and an unknown key is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class SalesforceSettings(Group):
+    """How to log in to the one org."""
+
+    login_url: HttpUrl
+    """Login host: the My Domain URL (client credentials work only there), login. or test.salesforce.com."""
+    auth: Literal["client_credentials", "jwt", "refresh_token", "password", "session"] = "client_credentials"
+    """OAuth flow; ``password`` is OAuth with a client_id and SOAP login (legacy) without; ``session`` takes a ready
+    access_token."""
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    """Password and security token, joined."""
+    private_key_file: Path | None = None
+    """PEM key of the JWT bearer flow."""
+    refresh_token: SecretStr | None = None
+    refresh_token_file: Path | None = None
+    """Where the refresh token is read from and a rotated one is written to, atomically."""
+    access_token: SecretStr | None = None
+    instance_url: HttpUrl | None = None
+    """Needed with auth = "session"; otherwise the login's answer gives it."""
+    org_id: str | None = None
+    """Overrides the org id found by the login; 15 or 18 characters."""
+    api_version: str = Field(default="62.0", pattern=r"^\d{2,3}\.0$")
+    """REST and SOAP version; MessagingSessionChangeEvent exists since 62.0 (Object Reference)."""
+    ca_file: Path | None = None
+    """Root certificates for Salesforce, in place of the system's."""
+
+
+class PubSubSettings(Group):
+    """The change event stream."""
+
+    endpoint: HostPort = "api.pubsub.salesforce.com:7443"
+    tls: bool = True
+    topics: tuple[CdcTopic, ...] = Field(default=("/data/MessagingSessionChangeEvent",), min_length=1)
+    start: Literal["snapshot", "earliest", "latest"] = "snapshot"
+    """Where a first start begins."""
+    on_lost_position: Literal["resync", "earliest", "latest", "halt"] = "resync"
+    """What to do when the stored replay id is expired or refused."""
+    watchdog_s: float = Field(default=300.0, gt=0)
+    """Silence after which a stream is taken for dead, seconds; keep-alives come within 270 s."""
+    buffer_events: int = Field(default=2000, ge=100)
+    """Events held between stream and Kafka; 100 keeps the stream's window open, more rides out slow commits."""
+
+
+class RetentionSettings(Group):
+    """``retention.ms`` of the topics this service creates."""
+
+    changes: DurationMs = 30 * 86_400_000
+    history: DurationMs = 400 * 86_400_000
+    sharing: DurationMs = 400 * 86_400_000
+    feed: DurationMs = 30 * 86_400_000
+    coverage: DurationMs = 400 * 86_400_000
+    quarantine: DurationMs = 14 * 86_400_000
+
+
+class KafkaSettings(Group):
+    """The Kafka cluster and its topics."""
+
+    bootstrap_servers: str = Field(min_length=1)
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ca_file: Path | None = None
+    topic_prefix: str = Field(default="salesforce.", pattern=r"^[A-Za-z0-9._-]*$", max_length=100)
+    partitions: int = Field(default=6, ge=1, le=1000)
+    """Partitions of the topics this service creates; never change it for existing topics."""
+    replication_factor: int = Field(default=-1, ge=-1)
+    """-1 takes the cluster's default."""
+    create_topics: bool = True
+    """Create missing topics; if false they are only verified."""
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
+    session_timeout: DurationMs = 10_000
+    """After this much silence of a dead worker a standby takes over."""
+    transaction_timeout: DurationMs = 60_000
+    """Longest life of one transaction; the broker ends it after that."""
+    retention: RetentionSettings = RetentionSettings()
+
+
+class BatchSettings(Group):
+    """When a transaction is cut: whichever comes first."""
+
+    max_records: int = Field(default=500, ge=1)
+    max_bytes: SizeBytes = 1 << 20
+    max_age: DurationMs = 100
+
+
+class FieldSettings(Group):
+    """The field policy: applied before anything is stored or sent.
+
+    Names are ``Field``, ``Field.Part`` or ``Object:Field``.
+    """
+
+    drop: tuple[str, ...] = ()
+    """Fields that leave no trace, not even in lists of changed fields."""
+    hash: tuple[str, ...] = ()
+    """Fields replaced by a keyed hash (HMAC-SHA-256), equal for equal values."""
+    mask: tuple[str, ...] = ()
+    """Fields replaced by ``***``."""
+    hash_key_file: Path | None = None
+    """File with the hash key, at least 16 bytes; needed with ``hash``."""
+    allow_raw: bool = True
+    """Whether quarantine may hold raw payloads, which the policy can't reach inside."""
+
+
+class ServiceSettings(Group):
+    """The process itself."""
+
+    name: str = Field(default="session-consumer", pattern=r"^[A-Za-z0-9_-]+$", max_length=64)
+    """Part of the transactional id and of the consumer group: equal for all workers of one deployment."""
+    listen: HostPort = "127.0.0.1:8080"
+    """Address of /healthz, /readyz and /metrics."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """``auto`` is console on a terminal and JSON elsewhere."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    shutdown_grace_s: float = Field(default=20.0, gt=0)
+    """How long a stop may take before open work is given up, seconds."""
+
+
+class Settings(Group):
+    """Everything the service can be told."""
+
+    salesforce: SalesforceSettings
+    kafka: KafkaSettings
+    pubsub: PubSubSettings = PubSubSettings()
+    batch: BatchSettings = BatchSettings()
+    fields: FieldSettings = FieldSettings()
+    service: ServiceSettings = ServiceSettings()
