@@ -9,10 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
-import grpc.aio
 
 from consumer import clock
-from consumer.salesforce.channel import pubsub_channel
+from consumer.salesforce.channel import Channel, pubsub_channel
 from consumer.salesforce.http import open_http
 from consumer.salesforce.login import build_login
 from consumer.salesforce.tokens import TokenSource
@@ -32,7 +31,7 @@ class Salesforce:
 
     http: aiohttp.ClientSession
     tokens: TokenSource
-    channel: grpc.aio.Channel
+    channel: Channel
 
 
 @asynccontextmanager

@@ -60,9 +60,7 @@ class Commands:
             if not isinstance(entry, Withdrawn):
                 yield entry
 
-    def apply(
-        self, command: Command, subscription: Subscription, *, active: bool, tasks: asyncio.TaskGroup
-    ) -> None:
+    def apply(self, command: Command, subscription: Subscription, *, active: bool, tasks: asyncio.TaskGroup) -> None:
         """Tell one subscription what was commanded.
 
         Args:

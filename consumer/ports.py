@@ -30,14 +30,13 @@ class EventStream(Protocol):
     async def run(self, start: Position, buffer: EventBuffer) -> NoReturn:
         """Subscribe at ``start`` and put what arrives into ``buffer``, for ever.
 
-        Ends of the call that a new Subscribe mends are mended inside, from the last item put into the buffer.
+        Ends of the call that a new Subscribe mends are mended inside, from the last item put into the buffer;
+        refused logins and a used-up delivery allowance are tried again slowly.
 
         Raises:
             PositionLostError: the replay id of the position is expired or refused.
             TopicRefusedError: the topic can't be read by this user.
-            DeliveryAllowanceError: the org's allowance is used up.
             ProtocolError: the protocol was broken.
-            LoginRejectedError: no token is to be had.
         """
         ...
 
@@ -96,6 +95,7 @@ class Sink(Protocol):
         Raises:
             TransactionFailedError: it failed or its outcome is unknown; ``open`` again before anything else.
             ProducerFencedError: another worker has taken over; do not open again unasked.
+            KafkaRefusedError: Kafka will not take this batch, however often it is sent.
         """
         ...
 

@@ -99,7 +99,7 @@ class SalesforceSettings(Group):
     instance_url: HttpUrl | None = None
     """Needed with auth = "session"; otherwise the login's answer gives it."""
     org_id: str | None = None
-    """Overrides the org id found by the login; 15 or 18 characters."""
+    """Fallback when the login does not tell the org id; a login to another org is refused. 15 or 18 characters."""
     api_version: str = Field(default="62.0", pattern=r"^\d{2,3}\.0$")
     """REST and SOAP version; MessagingSessionChangeEvent exists since 62.0 (Object Reference)."""
     ca_file: Path | None = None

@@ -6,6 +6,7 @@ Exit code: 0 nothing known, or the service could not be asked (said plainly); 1 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 
 _LOCK = Path(__file__).parent / "requirements" / "dev.txt"
 _SECONDS = 150
+_UNREACHABLE = re.compile(
+    r"could not connect|connection ?error|max retries|timed? ?out|failed to resolve", re.IGNORECASE
+)
 
 
 def main() -> int:
@@ -27,8 +31,13 @@ def main() -> int:
             text=True,
             timeout=_SECONDS,
         )
+    except subprocess.TimeoutExpired:
+        return _say(f"audit: NOT DONE, no answer within {_SECONDS} s; nothing is known either way", 0)
+    try:
         packages: list[dict[str, Any]] = json.loads(ran.stdout)["dependencies"]
-    except (subprocess.TimeoutExpired, ValueError, KeyError):
+    except ValueError:
+        if not _UNREACHABLE.search(ran.stderr):
+            return _say(f"audit: pip-audit failed:\n{ran.stderr.strip()}", 1)
         return _say("audit: NOT DONE, the advisory service could not be reached; nothing is known either way", 0)
     vulnerable = [package for package in packages if package.get("vulns")]
     for package in vulnerable:

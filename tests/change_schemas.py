@@ -136,11 +136,32 @@ DEMO = event_schema(
 )
 DEMO_PAYLOAD = bytes.fromhex("80f086c2ee65243030353030303030303030303030314141410204686902000000000000f83f00")
 
-_ACCOUNT_TOP = (
-    "Name Type RecordTypeId ParentId BillingAddress ShippingAddress Phone Fax AccountNumber Website Sic Industry "
-    "AnnualRevenue NumberOfEmployees Ownership TickerSymbol Description Rating Site OwnerId CreatedDate "
-    "CreatedById LastModifiedDate LastModifiedById"
-).split()
+_ACCOUNT_TOP = [
+    "Name",
+    "Type",
+    "RecordTypeId",
+    "ParentId",
+    "BillingAddress",
+    "ShippingAddress",
+    "Phone",
+    "Fax",
+    "AccountNumber",
+    "Website",
+    "Sic",
+    "Industry",
+    "AnnualRevenue",
+    "NumberOfEmployees",
+    "Ownership",
+    "TickerSymbol",
+    "Description",
+    "Rating",
+    "Site",
+    "OwnerId",
+    "CreatedDate",
+    "CreatedById",
+    "LastModifiedDate",
+    "LastModifiedById",
+]
 
 
 def _account_field(name: str) -> dict[str, Any]:

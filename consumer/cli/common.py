@@ -91,7 +91,10 @@ def load_settings(args: argparse.Namespace) -> Loaded:
     """
     from consumer import settings_load  # noqa: PLC0415 - pydantic is slow to import, and help needs none of it
     from consumer.salesforce.login import login_faults  # noqa: PLC0415 - likewise
+    from consumer.telemetry import configure_logging  # noqa: PLC0415 - likewise
 
+    # Until a command says otherwise only warnings are shown, and never on stdout, which belongs to its results.
+    configure_logging(level="warning")
     path: Path | None = getattr(args, "config", None)
     if path is None and DEFAULT_CONFIG.exists():
         path = DEFAULT_CONFIG

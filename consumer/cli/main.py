@@ -98,13 +98,7 @@ def _command_name(arguments: Sequence[str]) -> str | None:
 
 
 def _import(name: str) -> Command:
-    module = f"consumer.cli.{name.replace('-', '_')}"
-    try:
-        return cast("Command", importlib.import_module(module))
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise UsageError(f"the command {name!r} is not in this build") from error
+    return cast("Command", importlib.import_module(f"consumer.cli.{name}"))
 
 
 def _parser(name: str | None, command: Command | None) -> CommandParser:

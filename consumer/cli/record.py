@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import secrets
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from consumer.buffer import EventBuffer
+from consumer.capturing import Capture
 from consumer.cli.common import Subparsers, load_settings
+from consumer.cli.limits import check_limits, until_told
 from consumer.connections import Salesforce, open_salesforce
-from consumer.errors import SchemaRefusedError, SchemaUnavailableError
-from consumer.events import ReceivedEvent, TapItem
-from consumer.ports import SchemaSource
-from consumer.position import Position, Preset
+from consumer.errors import ServiceError
+from consumer.events import Keepalive, ReceivedEvent, ReceivedSchema, StreamFault, TapItem
+from consumer.position import Preset
 from consumer.recording.redact import Redactor
-from consumer.recording.tap import Tap
-from consumer.recording.writer import RecordingWriter
-from consumer.salesforce.schemas import SchemaCache
-from consumer.salesforce.stream import PubSubStream, Timing
-from consumer.settings import Settings
-from consumer.tasks import cancel, task_group
+from consumer.recording.writer import RecordingWriter, exists_already
 
 NAME = "record"
 INTERRUPT_EXIT_CODE = 0
 
-_BUFFER_EVENTS = 1000
-_BUFFER_BYTES = 64 << 20
-_SCHEMA_PAUSE_S = 2.0
+_PROGRESS_EVERY_MS = 100
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -44,7 +36,8 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=(
             "examples:\n"
             "  session-consumer record day.avro\n"
-            "  session-consumer record --earliest --count 1000 --redact for-support.avro"
+            "  session-consumer record --earliest --count 1000 --redact for-support.avro\n"
+            "  session-consumer record --topic /data/Support__chn --for 600 channel.avro"
         ),
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the recording; it must not exist yet")
@@ -52,88 +45,111 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--earliest", action="store_true", help="begin with the oldest retained event, not now")
     parser.add_argument("--for", dest="seconds", type=float, metavar="S", help="stop after S seconds")
     parser.add_argument("--count", type=int, metavar="N", help="stop after N events")
-    parser.add_argument("--redact", action="store_true", help="replace values by others of the same type")
+    parser.add_argument(
+        "--redact",
+        action="store_true",
+        help="replace every value by another of the same type; ids stay consistent within the file",
+    )
 
 
 async def run(args: argparse.Namespace) -> int:
     """Record."""
+    check_limits(args)
     settings = load_settings(args).settings
+    if args.file.exists():
+        raise exists_already(args.file)
     topic = args.topic or settings.pubsub.topics[0]
-    sys.stderr.write("Every recorded event counts against the org's 24 h event delivery allowance.\n")
-    async with open_salesforce(settings) as org:
+    _say("every recorded event counts against the org's 24 h event delivery allowance")
+    async with open_salesforce(settings) as org, until_told(args.seconds):
         session = await org.tokens.get()
-        with RecordingWriter(args.file, session.org_id) as writer:
-            redactor = Redactor() if args.redact else None
-            counter = _Counter(writer.write if redactor is None else lambda item: writer.write(redactor.redact(item)))
-            tap = Tap(counter)
-            try:
-                async with asyncio.timeout(args.seconds):
-                    start = Position(preset=Preset.EARLIEST if args.earliest else Preset.LATEST)
-                    await _capture(settings, org, topic, start, tap, counter, args.count)
-            except TimeoutError:
-                sys.stderr.write("\n")
-            finally:
-                tap.flush()
-    sys.stderr.write(f"\r{counter.summary()} in {args.file}\n")
+        redactor = Redactor(secrets.token_bytes(32)) if args.redact else None
+        org_id = session.org_id if redactor is None else redactor.redact_id(session.org_id)
+        progress = Progress()
+        _say(f"recording {topic}; Ctrl-C ends it")
+        try:
+            with RecordingWriter(args.file, org_id) as writer:
+                await _capture(args, org, topic, writer, redactor, progress, settings.pubsub.watchdog_s)
+        except ServiceError:
+            if not progress.worth_keeping:
+                args.file.unlink(missing_ok=True)
+            raise
+        finally:
+            progress.end(str(args.file))
     return 0
 
 
-class _Counter:
-    """Counts items on their way to the file and shows the count on a terminal."""
-
-    def __init__(self, write: Callable[[TapItem], None]) -> None:
-        self._write = write
-        self._counts: dict[str, int] = {}
-
-    def __call__(self, item: TapItem) -> None:
-        self._write(item)
-        name = type(item).__name__.removeprefix("Received").removeprefix("Stream").lower()
-        self._counts[name] = self._counts.get(name, 0) + 1
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{self.summary()} ")
-
-    @property
-    def events(self) -> int:
-        return self._counts.get("event", 0)
-
-    def summary(self) -> str:
-        return ", ".join(f"{count} {name}s" for name, count in sorted(self._counts.items())) or "nothing"
-
-
 async def _capture(
-    settings: Settings,
+    args: argparse.Namespace,
     org: Salesforce,
     topic: str,
-    start: Position,
-    tap: Tap,
-    counter: _Counter,
-    most: int | None,
+    writer: RecordingWriter,
+    redactor: Redactor | None,
+    progress: Progress,
+    watchdog_s: float,
 ) -> None:
-    buffer = EventBuffer(_BUFFER_EVENTS, _BUFFER_BYTES)
-    timing = Timing(watchdog_s=settings.pubsub.watchdog_s)
-    stream = PubSubStream(org.channel, topic, org.tokens, timing=timing, tap=tap)
-    schemas = SchemaCache(org.channel, topic, org.tokens, tap=tap)
-    async with task_group() as group:
-        reader = group.create_task(stream.run(start, buffer))
-        seen: set[str] = set()
-        while most is None or counter.events < most:
-            await buffer.wait_filled()
-            for item in buffer.take(_BUFFER_EVENTS):
-                if isinstance(item, ReceivedEvent) and item.schema_id not in seen:
-                    seen.add(item.schema_id)
-                    await _fetch(schemas, item.schema_id)
-        await cancel(reader)
+    def write(item: TapItem) -> None:
+        kept = item if redactor is None else redactor.redact(item)
+        writer.write(kept)
+        progress.count(kept)
+
+    capture = Capture(org, topic, write, progress.notice, most=args.count, watchdog_s=watchdog_s)
+    await capture.run(Preset.EARLIEST if args.earliest else Preset.LATEST)
 
 
-async def _fetch(schemas: SchemaSource, schema_id: str) -> None:
-    """Have a schema recorded; events whose schema is refused are recorded without."""
-    while True:
-        try:
-            await schemas.fetch(schema_id)
-        except SchemaUnavailableError:
-            await asyncio.sleep(_SCHEMA_PAUSE_S)
-        except SchemaRefusedError as error:
-            sys.stderr.write(f"\nschema {schema_id}: {error}\n")
-            return
-        else:
-            return
+_NAMES: dict[type[object], tuple[str, str]] = {
+    ReceivedEvent: ("event", "events"),
+    ReceivedSchema: ("schema", "schemas"),
+    Keepalive: ("keep-alive", "keep-alives"),
+    StreamFault: ("fault", "faults"),
+}
+
+
+class Progress:
+    """Counts items on their way to the file, and shows the count on a terminal."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(_NAMES, 0)
+        self._shown_ms = 0
+        self._line = ""
+
+    def count(self, item: TapItem) -> None:
+        """Count one item."""
+        self._counts[type(item)] += 1
+        if sys.stderr.isatty() and item.received_ms - self._shown_ms >= _PROGRESS_EVERY_MS:
+            self._shown_ms = item.received_ms
+            self._show(self.summary())
+
+    def notice(self, sentence: str) -> None:
+        """Tell of a trouble that is being mended."""
+        self._show("")
+        _say(sentence)
+
+    def end(self, where: str) -> None:
+        """Say what was recorded."""
+        self._show("")
+        _say(f"{self.summary()} in {where}" if self.worth_keeping else "nothing was received")
+
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether anything but faults was recorded."""
+        return any(count for kind, count in self._counts.items() if kind is not StreamFault)
+
+    def summary(self) -> str:
+        """Return the counts as a list."""
+        shown = [
+            f"{count} {_NAMES[kind][count != 1]}"
+            for kind, count in self._counts.items()
+            if count or kind is ReceivedEvent
+        ]
+        return ", ".join(shown)
+
+    def _show(self, line: str) -> None:
+        """Put a line in the place of the last one; nothing where no one looks on."""
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{line.ljust(len(self._line))}" + ("" if line else "\r"))
+            sys.stderr.flush()
+        self._line = line
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import base64
 import itertools
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,27 +57,40 @@ def add_parser(subparsers: Subparsers) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """Replay."""
-    configured = args.to == "kafka" or getattr(args, "config", None) is not None
-    settings = load_settings(args).settings if configured else None
+    settings = _settings(args)
     recording = Recording(args.file)
     items = iter(recording)
     first = next(items, None)
     if first is None:
-        sys.stderr.write("session-consumer: the recording is empty\n")
+        sys.stderr.write(f"{args.file} holds no items, so there is nothing to replay\n")
         return 0
     everything = itertools.chain([first], items)
-    org_id = recording.org_id or _UNKNOWN_ORG
-    if args.to == "stdout":
-        assembly = _assembly(settings, args.topic_prefix or _DEFAULT_PREFIX, first.topic, org_id)
-        _to_stdout(assembly, everything)
+    prefix = args.topic_prefix or _DEFAULT_PREFIX
+    assembly = _assembly(settings, prefix, first.topic, recording.org_id or _UNKNOWN_ORG)
+    if args.to == "stdout" or settings is None:
+        for record in _replayed(assembly, everything):
+            write_line(line(record, raw=record.topic == assembly.topics.quarantine))
         return 0
-    if settings is None or not args.topic_prefix:
+    return await _to_kafka(settings, assembly, everything)
+
+
+def _settings(args: argparse.Namespace) -> Settings | None:
+    """Return the configuration, None where none is needed.
+
+    Raises:
+        UsageError: the prefix is missing, or the live one.
+        ConfigError: the configuration has faults.
+    """
+    if args.to == "stdout":
+        return load_settings(args).settings if getattr(args, "config", None) is not None else None
+    if not args.topic_prefix:
         raise UsageError("--to kafka needs --topic-prefix", "Choose one that no live deployment uses, such as replay.")
+    settings = load_settings(args).settings
     if args.topic_prefix == settings.kafka.topic_prefix:
         raise UsageError(
             f"{args.topic_prefix!r} is the configured prefix, whose topics are live", "Choose another --topic-prefix."
         )
-    return await _to_kafka(settings, _assembly(settings, args.topic_prefix, first.topic, org_id), everything)
+    return settings
 
 
 def _assembly(settings: Settings | None, prefix: str, channel: str, org_id: str) -> Assembly:
@@ -96,23 +108,32 @@ def _replayed(assembly: Assembly, items: Iterator[TapItem]) -> Iterator[Outbound
         yield from (record for record in group if record.topic != assembly.topics.positions)
 
 
-def _to_stdout(assembly: Assembly, items: Iterator[TapItem]) -> None:
-    for record in _replayed(assembly, items):
-        write_line(line(record))
+def line(record: OutboundRecord, *, raw: bool) -> str:
+    """Return a record as one line of JSON.
 
-
-def line(record: OutboundRecord) -> str:
-    """Return a record as one line of JSON; bytes that are no JSON stand as base64 under ``value_base64``."""
+    Args:
+        record: the record.
+        raw: whether its value is bytes as they were received, even if they look like JSON; such values, and
+            others that are no JSON, stand as base64 under ``value_base64``.
+    """
     shown: dict[str, object] = {
         "topic": record.topic,
         "key": record.key.decode("utf-8", "replace"),
         "headers": {name: value.decode("utf-8", "replace") for name, value in record.headers},
     }
+    value = record.value
     try:
-        shown["value"] = None if record.value is None else json.loads(record.value)
+        shown["value"] = None if value is None else _json(value, raw=raw)
     except ValueError:
-        shown["value_base64"] = base64.b64encode(record.value or b"").decode()
+        shown["value_base64"] = base64.b64encode(value or b"").decode()
     return orjson.dumps(shown).decode()
+
+
+def _json(value: bytes, *, raw: bool) -> object:
+    if raw:
+        message = "raw bytes"
+        raise ValueError(message)
+    return orjson.loads(value)
 
 
 async def _to_kafka(settings: Settings, assembly: Assembly, items: Iterator[TapItem]) -> int:

@@ -56,14 +56,14 @@ class ServiceDown(Fault):
     """End all streams and refuse every call with service.unavailable for a while."""
 
     kind = "service_down"
-    s: Seconds
+    seconds: Seconds
 
 
 class Silence(Fault):
     """Send nothing on any stream for a while and end none; HTTP/2 pings are still answered."""
 
     kind = "silence"
-    s: Seconds
+    seconds: Seconds
 
 
 class SlowHeaders(Fault):
@@ -116,7 +116,7 @@ class LoginDown(Fault):
     """Answer logins with 503 and an HTML page for a while."""
 
     kind = "login_down"
-    s: Seconds
+    seconds: Seconds
 
 
 class ExpirePositions(Fault):
@@ -137,7 +137,7 @@ class SchemaDown(Fault):
     """Let GetSchema fail with schema.api.unavailable for a while."""
 
     kind = "schema_down"
-    s: Seconds
+    seconds: Seconds
 
 
 class SchemaRefused(Fault):
@@ -175,7 +175,7 @@ class KeepaliveInterval(Fault):
     """Set the seconds of idleness after which a keep-alive is sent."""
 
     kind = "keepalive"
-    s: float = Field(gt=0)
+    seconds: float = Field(gt=0)
 
 
 class AdvancePosition(Fault):
@@ -201,14 +201,14 @@ class Freeze(Fault):
     """Let every connection hang half-open for a while: no bytes, no pings, no end; needs relay = true."""
 
     kind = "freeze"
-    s: Seconds
+    seconds: Seconds
 
 
 class RefuseConnections(Fault):
     """Reset all connections and refuse new ones for a while; needs relay = true."""
 
     kind = "refuse_connections"
-    s: Seconds
+    seconds: Seconds
 
 
 class Traffic(Fault):

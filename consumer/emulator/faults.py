@@ -46,7 +46,7 @@ class Network(Protocol):
         """Pass no byte for a while and close nothing."""
         ...
 
-    async def refuse(self, seconds: float) -> None:
+    def refuse(self, seconds: float) -> None:
         """Reset every connection and accept none for a while."""
         ...
 
@@ -145,11 +145,11 @@ class Faults:
             self._end_all(_ENDS[fault.how], fault.topic)
 
     def _service_down(self, fault: kinds.ServiceDown) -> None:
-        self._state.conditions.down_until = self._state.now() + fault.s
+        self._state.conditions.down_until = self._state.now() + fault.seconds
         self._end_all(SERVICE_UNAVAILABLE)
 
     def _silence(self, fault: kinds.Silence) -> None:
-        self._state.conditions.silent_until = self._state.now() + fault.s
+        self._state.conditions.silent_until = self._state.now() + fault.seconds
 
     def _slow_headers(self, fault: kinds.SlowHeaders) -> None:
         self._state.conditions.headers_s = fault.ms / 1000
@@ -175,7 +175,7 @@ class Faults:
         self._state.conditions.login_faults.extend([answer] * fault.times)
 
     def _login_down(self, fault: kinds.LoginDown) -> None:
-        self._state.conditions.login_down_until = self._state.now() + fault.s
+        self._state.conditions.login_down_until = self._state.now() + fault.seconds
 
     def _expire(self, fault: kinds.ExpirePositions) -> None:
         self._state.bus.expire(fault.keep_last)
@@ -185,7 +185,7 @@ class Faults:
         self._state.bus.move(keep_events=fault.keep_events)
 
     def _schema_down(self, fault: kinds.SchemaDown) -> None:
-        self._state.conditions.schema_down_until = self._state.now() + fault.s
+        self._state.conditions.schema_down_until = self._state.now() + fault.seconds
 
     def _schema_refused(self, fault: kinds.SchemaRefused) -> None:
         self._state.conditions.refused_schemas.add(fault.schema_id)
@@ -203,7 +203,7 @@ class Faults:
         self._model.change_schema(fault.entity, fault.add, fault.remove)
 
     def _keepalive(self, fault: kinds.KeepaliveInterval) -> None:
-        self._state.timing.keepalive_s = fault.s
+        self._state.timing.keepalive_s = fault.seconds
 
     def _advance(self, fault: kinds.AdvancePosition) -> None:
         for _ in range(fault.times):
@@ -216,10 +216,10 @@ class Faults:
         self._relay(fault).reset()
 
     def _freeze(self, fault: kinds.Freeze) -> None:
-        self._relay(fault).freeze(fault.s)
+        self._relay(fault).freeze(fault.seconds)
 
-    async def _refuse_connections(self, fault: kinds.RefuseConnections) -> None:
-        await self._relay(fault).refuse(fault.s)
+    def _refuse_connections(self, fault: kinds.RefuseConnections) -> None:
+        self._relay(fault).refuse(fault.seconds)
 
     def _relay(self, fault: kinds.Fault) -> Network:
         if self._network is None:

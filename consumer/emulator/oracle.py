@@ -27,14 +27,14 @@ class RecordedChange:
 
     Attributes:
         event_id: the event.
-        change_type: the header's.
-        sequence_number: the header's.
+        change_type, change_origin, sequence_number: the header's.
         values: the body's non-null fields; compounds as dicts of their non-null parts; a diff as its text.
         changed: places named by changedFields; likewise ``nulled`` and ``diffs``.
     """
 
     event_id: str
     change_type: str
+    change_origin: str
     sequence_number: int
     values: Mapping[str, Any]
     changed: Paths
@@ -90,6 +90,7 @@ class Oracle:
         return RecordedChange(
             event.event_id,
             header["changeType"],
+            header["changeOrigin"],
             header["sequenceNumber"],
             values,
             bitmaps.decode(schema, header["changedFields"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Coroutine
 
 from consumer.errors import EmulatorError
 
@@ -28,6 +29,7 @@ class Relay:
         self._target = 0
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._later: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.port = 0
@@ -50,8 +52,13 @@ class Relay:
         self.port = self._listener.sockets[0].getsockname()[1]
         return self.port
 
-    async def stop(self) -> None:
-        """Stop listening and reset every connection."""
+    def stop(self) -> None:
+        """Stop listening for good and reset every connection."""
+        for task in self._later:
+            task.cancel()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -66,12 +73,17 @@ class Relay:
     def freeze(self, seconds: float) -> None:
         """Pass no byte for a while and close nothing, not even what the other side closes."""
         self._flowing.clear()
-        self._group.create_task(self._thaw(seconds))
+        self._do_later(self._thaw(seconds))
 
-    async def refuse(self, seconds: float) -> None:
+    def refuse(self, seconds: float) -> None:
         """Reset every connection and accept none for a while."""
-        await self.stop()
-        self._group.create_task(self._listen_again(seconds))
+        self._hang_up()
+        self._do_later(self._listen_again(seconds))
+
+    def _do_later(self, work: Coroutine[None, None, None]) -> None:
+        task = self._group.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     async def _thaw(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

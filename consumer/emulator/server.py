@@ -122,9 +122,7 @@ async def emulated_org(
     scenario = scenario or Scenario()
     state, model = _state(scenario)
     gate = TrafficGate(
-        Traffic(
-            model, scenario.seed, live=scenario.traffic.live, companions=scenario.traffic.companions
-        ),
+        Traffic(model, scenario.seed, live=scenario.traffic.live, companions=scenario.traffic.companions),
         state.bus,
         scenario.traffic.rate,
         scenario.traffic.total,
@@ -155,7 +153,7 @@ async def emulated_org(
             for task in background:
                 task.cancel()
             if relay is not None:
-                await relay.stop()
+                relay.stop()
             await pubsub.stop()
             await runner.cleanup()
     if failure is not None:

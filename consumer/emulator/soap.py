@@ -62,9 +62,7 @@ def success(sessions: Sessions, token: str, version: str) -> web.Response:
         ("userId", sessions.user_id),
     )
     inner = _elements(result) + f"<userInfo>{_elements(user)}</userInfo>"
-    return _answer(
-        f"<loginResponse><result>{inner}</result></loginResponse>", 200, f' xmlns="{_PARTNER}"'
-    )
+    return _answer(f"<loginResponse><result>{inner}</result></loginResponse>", 200, f' xmlns="{_PARTNER}"')
 
 
 def fault(code: str, text: str) -> web.Response:

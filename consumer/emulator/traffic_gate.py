@@ -14,8 +14,12 @@ from consumer.emulator.bus import EventBus, Publishable
 TICK_S = 0.02
 """Traffic comes in steps this far apart, which is near enough to steady."""
 
-MAX_STEP = 500
-"""Most events made in one go, so that generating never holds the event loop for long."""
+PRELOAD_STEP = 500
+"""Events made in one go before anyone reads."""
+
+LIVE_STEP = 50
+"""Events made in one go while streams are served: about 2 ms, so that a rate beyond the machine's strength slows the
+traffic down and not the streams."""
 
 
 class Generator(Protocol):
@@ -76,7 +80,7 @@ class TrafficGate:
         """Publish events before anyone reads, giving way to the event loop in between."""
         target = self.emitted + events
         while self.emitted < target and not self.done:
-            if not self.emit(min(MAX_STEP, target - self.emitted)):
+            if not self.emit(min(PRELOAD_STEP, target - self.emitted)):
                 return
             await asyncio.sleep(0)
 
@@ -92,10 +96,10 @@ class TrafficGate:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
             # What a slow machine can't make is let go: catching up would come as one great burst.
-            owed = min(owed + (now - before) * self.rate, max(1.0, self.rate))
+            owed = min(owed + (now - before) * self.rate, max(1.0, self.rate / 4))
             before = now
             while owed >= 1.0 and self._flowing:
-                made = self.emit(min(MAX_STEP, int(owed)))
+                made = self.emit(min(LIVE_STEP, int(owed)))
                 if not made:
                     break
                 owed -= made

@@ -151,7 +151,7 @@ class Steps:
         """A rep takes it: Active, owned by a user; AcceptTime is set once."""
         rep, queue = self._pick(data.REPS), session.owner
         fields: dict[str, Any] = {"Status": "Active", "OwnerId": rep}
-        if not session.accepted or not session.bot_first:
+        if not session.accepted:
             fields["AcceptTime"] = self.now_ms
         session.phase, session.owner, session.accepted = "active", rep, True
         extra = self._rows.take_work(session, self.now_ms, queue)

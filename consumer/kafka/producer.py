@@ -13,7 +13,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerClosed
 
-from consumer.kafka.connection import REQUEST_TIMEOUT_MS, Cluster
+from consumer.kafka.connection import CONNECT_LIMIT_S, REQUEST_TIMEOUT_MS, Cluster, asking
 
 BATCH_BYTES = 900_000
 """Most bytes of one record batch; the brokers' default ``max.message.bytes`` is 1,048,588."""
@@ -38,6 +38,34 @@ def new_producer(cluster: Cluster, transactional_id: str) -> Any:
         max_batch_size=BATCH_BYTES,
         max_request_size=BATCH_BYTES,
     )
+
+
+async def try_transaction(cluster: Cluster, transactional_id: str, topic: str | None) -> None:
+    """Commit a transaction that changes nothing, to see whether it would be allowed.
+
+    Args:
+        cluster: the cluster.
+        transactional_id: an id nobody else uses.
+        topic: a compacted topic that is given a tombstone of a key nobody uses; None tries the id alone, because
+            an empty transaction never reaches the broker's commit.
+
+    Raises:
+        KafkaUnavailableError: no answer in time.
+        KafkaRefusedError: the transactional id or the topic may not be written.
+    """
+    producer = new_producer(cluster, transactional_id)
+    limit_s = cluster.settings.transaction_timeout / 1000
+    committed = False
+    try:
+        async with asking(cluster, "trying a transaction", min(limit_s, CONNECT_LIMIT_S)):
+            await producer.start()
+            await producer.begin_transaction()
+            if topic is not None:
+                await producer.send_and_wait(topic, None, key=f"check:{transactional_id}".encode(), partition=0)
+            await producer.commit_transaction()
+            committed = True
+    finally:
+        await let_go(producer, abort=not committed)
 
 
 async def let_go(producer: Any, *, abort: bool) -> None:

@@ -157,7 +157,7 @@ async def ensure_topics(cluster: Cluster, specs: Sequence[TopicSpec]) -> dict[st
     async with admin_client(cluster) as admin:
         found = await _describe(cluster, admin, names)
         missing = [spec for spec in specs if spec.name not in found]
-        faults = _faults(specs, found, cluster.settings)
+        faults = topic_faults(specs, found, cluster.settings)
         if missing and not cluster.settings.create_topics:
             faults += [f"{spec.name} does not exist: {create_command(spec, cluster)}" for spec in missing]
         if faults:
@@ -185,7 +185,8 @@ def create_command(spec: TopicSpec, cluster: Cluster) -> str:
     return " ".join(parts)
 
 
-def _faults(specs: Iterable[TopicSpec], found: Mapping[str, TopicInfo], settings: KafkaSettings) -> list[str]:
+def topic_faults(specs: Iterable[TopicSpec], found: Mapping[str, TopicInfo], settings: KafkaSettings) -> list[str]:
+    """Return what is wrong with the existing ones of these topics, one sentence each; missing ones are no fault."""
     faults: list[str] = []
     counts = {info.partitions for info in found.values()}
     creates = len(found) < len({spec.name for spec in specs}) and settings.create_topics

@@ -1,12 +1,15 @@
 """The shape of a recording: an Avro object container file with one item per received thing.
 
 Any Avro tool can read it. The writer schemas of the events are items of the same file, before the first event
-that needs them, so a recording is complete in itself.
+that needs them, so a recording is complete in itself. Each item carries a checksum of itself and of all items before
+it, because the container has none: damage is always found, and never replayed as if it had been received.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from consumer.errors import RecordingError
@@ -52,6 +55,7 @@ ITEM_SCHEMA: dict[str, Any] = {
         {"name": "error", "type": _NULLABLE_TEXT, "default": None, "doc": "FAULT: class of the error"},
         {"name": "code", "type": _NULLABLE_TEXT, "default": None, "doc": "FAULT: Pub/Sub error code"},
         {"name": "message", "type": _NULLABLE_TEXT, "default": None, "doc": "FAULT: one sentence"},
+        {"name": "check", "type": "long", "doc": "CRC-32 of all items up to this one"},
     ],
 }
 
@@ -92,6 +96,44 @@ def to_datum(item: TapItem) -> dict[str, Any]:
             return common | {"kind": "FAULT", "error": item.error, "code": item.code, "message": item.message}
 
 
+def checksum(datum: Mapping[str, Any], before: int) -> int:
+    """Return the CRC-32 of a datum and of everything before it.
+
+    Every value counts with its field's name and its length, so that none can move into its neighbour.
+
+    Args:
+        datum: an item's datum; its own ``check`` does not count.
+        before: the checksum of the item before it, 0 for the first one.
+
+    Raises:
+        TypeError: a value is of no type that items have.
+    """
+    crc = before
+    for chunk in _chunks(datum):
+        crc = zlib.crc32(chunk, zlib.crc32(len(chunk).to_bytes(8, "big"), crc))
+    return crc
+
+
+def _chunks(datum: Mapping[str, Any]) -> Iterator[bytes]:
+    for name, value in sorted(datum.items()):
+        if value is None or name in {"check", "headers"}:
+            continue
+        yield name.encode()
+        yield _as_bytes(value)
+    for header in datum.get("headers", ()):
+        yield _as_bytes(header["key"])
+        yield _as_bytes(header["value"])
+
+
+def _as_bytes(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str | int):
+        return str(value).encode()
+    message = f"{type(value).__name__} is no type of an item's field"
+    raise TypeError(message)
+
+
 def from_datum(datum: dict[str, Any]) -> TapItem:
     """Return the item of a datum.
 
@@ -103,9 +145,7 @@ def from_datum(datum: dict[str, Any]) -> TapItem:
     def needed(name: str) -> Any:
         value = datum[name]
         if value is None:
-            raise RecordingError(
-                f"The recording has an item of kind {datum['kind']} without {name}", "Record again."
-            )
+            raise RecordingError(f"The recording has an item of kind {datum['kind']} without {name}", "Record again.")
         return value
 
     match datum["kind"]:

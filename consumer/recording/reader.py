@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +16,21 @@ import avro.io
 
 from consumer.errors import RecordingError
 from consumer.events import TapItem
-from consumer.recording.format import ITEM_SCHEMA, ORG_ID_META, from_datum
+from consumer.recording.format import ITEM_SCHEMA, ORG_ID_META, checksum, from_datum
 
 _MAGIC = b"Obj\x01"
+_RECORD_AGAIN = "Copy it again from where it was written, or record again."
+_FROM_RECORD = "Give a file that `session-consumer record` wrote."
 
 _BROKEN = (
     avro.errors.AvroException,
     ArithmeticError,
+    AssertionError,
+    AttributeError,
     EOFError,
     LookupError,
     MemoryError,
+    RecursionError,
     TypeError,
     ValueError,
     struct.error,
@@ -52,52 +58,74 @@ class Recording:
         try:
             self._file = path.open("rb")
         except OSError as error:
-            raise RecordingError(f"{path} can't be read: {error.strerror}", "Check the path.") from error
+            raise self._unreadable(error) from error
         try:
             self._reader = self._open()
+        except OSError as error:
+            self._file.close()
+            raise self._unreadable(error) from error
         except RecordingError:
             self._file.close()
             raise
         self.org_id: str = (self._reader.get_meta(ORG_ID_META) or b"").decode("utf-8", "replace")
 
+    def close(self) -> None:
+        """Let go of the file; iterating to the end does it too."""
+        self._file.close()
+
+    def _unreadable(self, error: OSError) -> RecordingError:
+        return RecordingError(f"{self._path} can't be read: {error.strerror}", "Check the path.")
+
     def _open(self) -> Any:
-        if self._file.read(len(_MAGIC)) != _MAGIC:
-            raise RecordingError(
-                f"{self._path} is not a recording", "Give a file that `session-consumer record` wrote."
-            )
+        magic = self._file.read(len(_MAGIC))
+        if not magic:
+            raise RecordingError(f"{self._path} is empty, so it is not a recording", _FROM_RECORD)
+        if magic != _MAGIC:
+            raise RecordingError(f"{self._path} is not a recording", _FROM_RECORD)
         self._file.seek(0)
         try:
-            reader: Any = avro.datafile.DataFileReader(self._file, avro.io.DatumReader())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", avro.errors.AvroWarning)
+                reader: Any = avro.datafile.DataFileReader(self._file, avro.io.DatumReader())
             schema = json.loads(reader.schema)
         except _BROKEN as error:
-            raise RecordingError(f"The head of {self._path} is damaged", "Record again.") from error
-        if schema.get("name") != ITEM_SCHEMA["name"]:
-            raise RecordingError(
-                f"{self._path} is an Avro file, but not a recording",
-                "Give a file that `session-consumer record` wrote.",
-            )
+            raise RecordingError(f"The head of {self._path} is damaged", _RECORD_AGAIN) from error
+        if not isinstance(schema, dict) or schema.get("name") != ITEM_SCHEMA["name"]:
+            raise RecordingError(f"{self._path} is an Avro file, but not a recording", _FROM_RECORD)
         return reader
 
     def __iter__(self) -> Iterator[TapItem]:
-        count = 0
+        count = check = 0
         with self._file:
             while True:
                 try:
-                    datum = next(self._reader)
-                except StopIteration:
-                    return
-                except _BROKEN as error:
-                    raise RecordingError(
-                        f"{self._path} is damaged after {count} items",
-                        "What was before the damage has been read; record again.",
-                    ) from error
-                yield self._item(datum, count)
+                    datum = self._next_datum()
+                    if datum is None:
+                        return
+                    check = checksum(datum, check)
+                    intact = datum["check"] == check
+                    item = from_datum(datum)
+                except OSError as error:
+                    raise self._unreadable(error) from error
+                except (*_BROKEN, RecordingError) as error:
+                    raise self._damaged(count) from error
+                if not intact:
+                    raise self._damaged(count)
+                yield item
                 count += 1
 
-    def _item(self, datum: dict[str, Any], count: int) -> TapItem:
+    def _next_datum(self) -> dict[str, Any] | None:
+        """Return the next datum, None at the end; the library alone would not miss items of a block cut short."""
+        reader = self._reader
+        if reader.block_count == 0 and reader.datum_decoder is not None and reader.datum_decoder.reader.read(1):
+            message = "a block holds more items than it says"
+            raise ValueError(message)
         try:
-            return from_datum(datum)
-        except (KeyError, TypeError) as error:
-            raise RecordingError(
-                f"{self._path} was written by another version: item {count + 1} has other fields", "Record again."
-            ) from error
+            datum: dict[str, Any] = next(reader)
+        except StopIteration:
+            return None
+        return datum
+
+    def _damaged(self, count: int) -> RecordingError:
+        before = {0: "no item", 1: "one item"}.get(count, f"{count} items")
+        return RecordingError(f"{self._path} is damaged: {before} could be read before the damage", _RECORD_AGAIN)

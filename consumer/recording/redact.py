@@ -1,34 +1,45 @@
 """Taking the content out of a recording: every value is replaced by one of the same type.
 
-Kept are ids, picklist values, times of the platform and the shape of every event (which fields, which parts, how
-long), because these are what a recording is good for. Replaced are texts, numbers and calendar dates.
+Kept is what a recording is good for: which fields and parts an event has, how long texts are, booleans, values of
+Salesforce's own restricted picklists, the header's times and numbers, and the schemas. Every id becomes another
+one, the same one wherever it occurs, so that it can still be seen which events are about one record; its key prefix,
+which tells the object, stays. Everything else is replaced: texts, picklist values of the org's own, numbers, dates.
 """
 
 from __future__ import annotations
 
-import io
-import json
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import fastavro
-
+from consumer.changes.record_ids import names_no_record, to_18
 from consumer.changes.schema import HEADER_FIELD, EventSchema, compile_schema
 from consumer.errors import EventError
 from consumer.events import ReceivedEvent, ReceivedSchema, StreamFault, TapItem
+from consumer.recording.oracle import FAILURES, Oracle
 
-_KEPT_TYPES = frozenset({"EntityId", "StaticEnum", "DynamicEnum", "DateTime", "Boolean", "ComplexValueType"})
-"""Doc types whose values tell what happened rather than who it was about."""
+_KEPT_TYPES = frozenset({"StaticEnum", "Boolean"})
+"""Doc types whose values are Salesforce's own."""
 
 _SOME_DAY_MS = 946_684_800_000
 """2000-01-01, for calendar dates, which may be birthdays."""
 
+_PREFIX = 3
+_ID_LENGTHS = (15, 18)
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
 
 class Redactor:
-    """Redacts items in the order they were received; learns schemas as they pass."""
+    """Redacts items in the order they were received; learns schemas as they pass.
 
-    def __init__(self) -> None:
-        self._schemas: dict[str, tuple[EventSchema, Any]] = {}
+    Args:
+        salt: makes the ids of this recording unlike those of any other; random and not kept, or ids that can be
+            guessed could be found again.
+    """
+
+    def __init__(self, salt: bytes) -> None:
+        self._salt = salt
+        self._schemas: dict[str, tuple[EventSchema, Oracle]] = {}
 
     def redact(self, item: TapItem) -> TapItem:
         """Return the item without content.
@@ -43,51 +54,84 @@ class Redactor:
         known = self._schemas.get(item.schema_id)
         if known is None:
             return _dropped(item)
-        schema, writer_schema = known
+        schema, oracle = known
         try:
-            values = schema.decode_full(item.payload)
-        except EventError:
+            payload = oracle.write(self._values(schema, schema.decode_full(item.payload)))
+        except (EventError, *FAILURES):
             return _dropped(item)
-        redacted = {
-            name: value if name == HEADER_FIELD else _replaced(value, _doc_type(schema, name))
-            for name, value in values.items()
-        }
-        out = io.BytesIO()
-        fastavro.schemaless_writer(out, writer_schema, redacted)
         return ReceivedEvent(
             topic=item.topic,
             event_id=item.event_id,
             schema_id=item.schema_id,
-            payload=out.getvalue(),
+            payload=payload,
             replay_id=item.replay_id,
             received_ms=item.received_ms,
         )
 
+    def redact_id(self, text: str) -> str:
+        """Return another id with the same key prefix, always the same for the same id; no id becomes ``x``.
+
+        Wildcards and the placeholder, which name no record, stay.
+        """
+        if names_no_record(text):
+            return text
+        if len(text) not in _ID_LENGTHS or not (text.isascii() and text.isalnum()):
+            return "x" * len(text)
+        digest = hashlib.blake2b(text[:15].encode(), key=self._salt, digest_size=12).digest()
+        short = text[:_PREFIX] + "".join(_DIGITS[byte % len(_DIGITS)] for byte in digest)
+        return short if len(text) == _ID_LENGTHS[0] else to_18(short)
+
     def _learn(self, item: ReceivedSchema) -> None:
         try:
-            schema = compile_schema(item.schema_id, item.schema_json)
+            self._schemas[item.schema_id] = (compile_schema(item.schema_id, item.schema_json), Oracle(item.schema_json))
         except EventError:
             return  # events of it are dropped, as of any schema that is not known
-        self._schemas[item.schema_id] = (schema, fastavro.parse_schema(json.loads(item.schema_json)))
+
+    def _values(self, schema: EventSchema, values: Mapping[str, Any]) -> dict[str, Any]:
+        types = {field.name: field.doc_type for field in schema.fields}
+        header = values.get(HEADER_FIELD)
+        commit_ms = header.get("commitTimestamp") if isinstance(header, Mapping) else None
+        now_ms = commit_ms if isinstance(commit_ms, int) else _SOME_DAY_MS
+        redacted = {name: self._replaced(value, types.get(name, ""), now_ms) for name, value in values.items()}
+        if isinstance(header, Mapping):
+            redacted[HEADER_FIELD] = self._header(header)
+        return redacted
+
+    def _header(self, header: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the header with other ids; its origin keeps the API and loses the client's name."""
+        redacted = dict(header)
+        for name, value in header.items():
+            if name == "recordIds":
+                redacted[name] = [self.redact_id(record_id) for record_id in value]
+            elif name == "commitUser":
+                redacted[name] = self.redact_id(value)
+            elif name == "changeOrigin":
+                api, sign, client = value.partition(";client=")
+                redacted[name] = f"{api}{sign}{'x' * len(client)}"
+        return redacted
+
+    def _replaced(self, value: Any, doc_type: str, now_ms: int) -> Any:
+        """Return a value of the same type, and of the same length where that is told in characters."""
+        if value is None or isinstance(value, bool) or doc_type in _KEPT_TYPES:
+            return value
+        if isinstance(value, Mapping):
+            return {name: self._replaced(part, "", now_ms) for name, part in value.items()}
+        if isinstance(value, list):
+            return [self._replaced(part, "", now_ms) for part in value]
+        if isinstance(value, str):
+            return self.redact_id(value) if doc_type == "EntityId" else "x" * len(value)
+        if isinstance(value, int):
+            return {"DateTime": now_ms, "DateOnly": _SOME_DAY_MS, "Birthday": _SOME_DAY_MS}.get(doc_type, 1)
+        return _some(value)
 
 
-def _replaced(value: Any, doc_type: str) -> Any:
-    """Return a value of the same type, and of the same length where that is told in bytes."""
-    if doc_type in _KEPT_TYPES or value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str | bytes):
-        return (b"x" if isinstance(value, bytes) else "x") * len(value)
+def _some(value: object) -> object:
+    if isinstance(value, bytes):
+        return b"x" * len(value)
     if isinstance(value, float):
         return 1.5
-    if isinstance(value, int):
-        return _SOME_DAY_MS if abs(value) > 1 << 32 else 1
-    if isinstance(value, Mapping):
-        return {name: _replaced(part, "") for name, part in value.items()}
-    return [_replaced(part, "") for part in value]
-
-
-def _doc_type(schema: EventSchema, name: str) -> str:
-    return next((field.doc_type for field in schema.fields if field.name == name), "")
+    message = f"{type(value).__name__} can't be redacted"
+    raise TypeError(message)
 
 
 def _dropped(event: ReceivedEvent) -> StreamFault:

@@ -17,6 +17,9 @@ from consumer.errors import ConfigError, TokenRefusedError
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
+Channel: TypeAlias = grpc.aio.Channel
+"""What other rooms hold without importing gRPC themselves."""
+
 MAX_RECEIVE_BYTES = 16 << 20
 """A response is at most 3 MB (Pub/Sub API guide "Allocations"), but a schema can be larger than gRPC's 4 MB."""
 

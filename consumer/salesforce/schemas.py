@@ -12,7 +12,7 @@ import grpc.aio
 from consumer import clock
 from consumer._proto import pubsub_api_pb2 as pb
 from consumer.errors import LoginError, PubSubError, SchemaRefusedError, SchemaUnavailableError, TokenRefusedError
-from consumer.events import ReceivedSchema, TapItem
+from consumer.events import ReceivedSchema, StreamFault, TapItem
 from consumer.salesforce.channel import S, Tokens, pubsub_stub
 from consumer.salesforce.status import Call
 from consumer.salesforce.unary import DEADLINE_S, ask
@@ -30,7 +30,7 @@ class SchemaCache(Generic[S]):
         channel: open channel to the Pub/Sub API.
         topic: channel whose events need the schemas; only written into recordings.
         tokens: where the session comes from.
-        tap: is told each schema as it was fetched, for recordings.
+        tap: is told each schema as it was fetched, and each that was refused, for recordings.
         deadline_s: longest wait for one answer, seconds.
         max_schemas: how many are kept.
         now_ms: wall clock, epoch milliseconds.
@@ -93,6 +93,9 @@ class SchemaCache(Generic[S]):
             outcome = await self._ask(schema_id)
         except PubSubError as error:
             outcome = error
+            if self._tap is not None and isinstance(error, SchemaRefusedError):
+                fault = StreamFault(self._topic, type(error).__name__, error.code, error.message, self._now_ms())
+                self._tap(fault)
             raise
         else:
             self._keep(schema_id, outcome)

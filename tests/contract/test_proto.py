@@ -9,13 +9,14 @@ from unittest import mock
 
 import grpc
 import pytest
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.message import Message
 
 from consumer._proto import pubsub_api_pb2 as pb
 from consumer._proto import pubsub_api_pb2_grpc as pb_grpc
 
 ROOT = Path(__file__).resolve().parents[2]
+FILE = FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
 REPLAY_ID = bytes.fromhex("00000000001790290000")
 
 # Field numbers count up from one in every message, so the order given here is the number.
@@ -130,38 +131,36 @@ VECTORS: list[tuple[Message, str]] = [
 ]
 
 
-def _type_name(field: FieldDescriptor) -> str:
-    names = {
-        FieldDescriptor.TYPE_STRING: "str",
-        FieldDescriptor.TYPE_BYTES: "bytes",
-        FieldDescriptor.TYPE_BOOL: "bool",
-        FieldDescriptor.TYPE_INT32: "int32",
-        FieldDescriptor.TYPE_INT64: "int64",
+def _described(field: FieldDescriptorProto) -> str:
+    scalars = {
+        FieldDescriptorProto.TYPE_STRING: "str",
+        FieldDescriptorProto.TYPE_BYTES: "bytes",
+        FieldDescriptorProto.TYPE_BOOL: "bool",
+        FieldDescriptorProto.TYPE_INT32: "int32",
+        FieldDescriptorProto.TYPE_INT64: "int64",
     }
-    if field.message_type is not None:
-        return str(field.message_type.name)
-    if field.enum_type is not None:
-        return str(field.enum_type.name)
-    return names[field.type]
+    kind = field.type_name.removeprefix(".eventbus.v1.") or scalars[field.type]
+    return f"{field.name} {kind}{'*' if field.label == FieldDescriptorProto.LABEL_REPEATED else ''}"
 
 
 def test_the_package_holds_exactly_the_known_messages() -> None:
-    assert pb.DESCRIPTOR.package == "eventbus.v1"
-    assert set(pb.DESCRIPTOR.message_types_by_name) == set(MESSAGES)
+    assert FILE.package == "eventbus.v1"
+    assert FILE.syntax == "proto3"
+    assert [message.name for message in FILE.message_type if message.name not in MESSAGES] == []
+    assert len(FILE.message_type) == len(MESSAGES)
 
 
-@pytest.mark.parametrize("name", MESSAGES)
-def test_fields_have_the_published_numbers_names_and_types(name: str) -> None:
-    fields = sorted(pb.DESCRIPTOR.message_types_by_name[name].fields, key=lambda field: field.number)
+@pytest.mark.parametrize("message", FILE.message_type, ids=lambda message: str(message.name))
+def test_fields_have_the_published_numbers_names_and_types(message: DescriptorProto) -> None:
+    fields = sorted(message.field, key=lambda field: field.number)
     assert [field.number for field in fields] == list(range(1, len(fields) + 1))
-    described = ", ".join(f"{field.name} {_type_name(field)}{'*' if field.is_repeated else ''}" for field in fields)
-    assert described == MESSAGES[name]
+    assert ", ".join(map(_described, fields)) == MESSAGES[message.name]
 
 
-@pytest.mark.parametrize("name", MESSAGES)
-def test_plain_fields_have_implicit_presence(name: str) -> None:
-    for field in pb.DESCRIPTOR.message_types_by_name[name].fields:
-        assert field.has_presence == (field.message_type is not None and not field.is_repeated)
+@pytest.mark.parametrize("message", FILE.message_type, ids=lambda message: str(message.name))
+def test_fields_have_implicit_presence(message: DescriptorProto) -> None:
+    assert not message.oneof_decl
+    assert not any(field.proto3_optional for field in message.field)
 
 
 def test_enums_have_the_published_values() -> None:

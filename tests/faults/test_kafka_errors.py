@@ -190,6 +190,16 @@ async def test_with_all_brokers_down_commit_and_close_end_in_bounded_time(mock: 
         await sink.commit(batch(3))
 
 
+async def test_an_endless_commit_is_given_up_as_unknown(mock: MockCluster) -> None:
+    async with opened(mock, "3s") as sink:
+        mock.fail_next(Api.END_TXN, *[14] * 1000)
+        with pytest.raises(TransactionFailedError, match="outcome is unknown"):
+            await sink.commit(batch())
+        mock.forget_failures(Api.END_TXN)
+        await sink.open()
+        await sink.commit(batch(2))
+
+
 async def test_a_cancelled_commit_lets_the_producer_go(mock: MockCluster) -> None:
     async with opened(mock) as sink:
         mock.fail_next(Api.END_TXN, *[14] * 1000)

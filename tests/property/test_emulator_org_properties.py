@@ -13,12 +13,15 @@ import avro.schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumer.changes.normalise import normalise
+from consumer.changes.schema import EventSchema, compile_schema
 from consumer.emulator.event_encode import DIFF_MIN_CHARS, BodyEncoder, encode_long, encode_string, text_diff
 from consumer.emulator.event_schemas import HEADER, BodyField, standard_schemas
 from consumer.emulator.oracle import Oracle, RecordedChange, fold, patch
 from consumer.emulator.org import Change, OrgEvent, OrgModel
 from consumer.emulator.record_ids import PREFIXES, is_id18
 from consumer.emulator.traffic import Traffic
+from consumer.events import ReceivedEvent
 
 START_MS = 1_790_000_000_000
 ID_FIELDS = {
@@ -200,6 +203,42 @@ def test_ended_sessions_stay_ended_unless_undeleted(seed: int) -> None:
             status = change.values.get("Status")
             assert not (ended and status not in {None, "Ended"})
             ended = ended or status == "Ended"
+
+
+@settings(max_examples=10, deadline=None)
+@given(seeds)
+def test_accept_time_is_set_once(seed: int) -> None:
+    org, events = run(seed)
+    oracle = Oracle(org)
+    oracle.observe(events)
+    for record_id in oracle.record_ids("MessagingSession"):
+        changes = oracle.changes("MessagingSession", record_id)
+        lives = [change for change in changes if change.change_type != "UNDELETE"]
+        assert sum("AcceptTime" in change.values for change in lives) <= 1
+
+
+@settings(max_examples=10, deadline=None)
+@given(seeds)
+def test_the_services_own_reading_agrees_with_the_oracle(seed: int) -> None:
+    org, events = run(seed)
+    oracle = Oracle(org)
+    for event in events:
+        schema = compiled(event.schema_id, org.schema_json(event.schema_id) or "")
+        received = ReceivedEvent("/data/ChangeEvents", event.event_id, event.schema_id, event.payload, b"1", 1)
+        change, expected = normalise(received, schema), oracle.read(event)
+        assert (change.record_ids, change.change_type) == (event.record_ids, event.change_type)
+        assert set(change.changed_fields) == dotted(expected.changed)
+        assert set(change.nulled_fields) == dotted(expected.nulled)
+        assert set(change.diff_fields) == dotted(expected.diffs)
+
+
+@lru_cache(maxsize=64)
+def compiled(schema_id: str, schema_json: str) -> EventSchema:
+    return compile_schema(schema_id, schema_json)
+
+
+def dotted(places: frozenset[tuple[str, str]]) -> set[str]:
+    return {f"{name}.{part}" if part else name for name, part in places}
 
 
 PLAIN = {

@@ -101,6 +101,15 @@ def test_a_refusal_names_the_records_when_the_header_is_whole() -> None:
     assert caught.value.record_ids == ()
 
 
+def test_a_header_that_is_cut_in_its_last_text_is_not_whole() -> None:
+    document = json.loads(event_schema("E", []))
+    document["fields"][0]["type"]["fields"].reverse()
+    schema_json = json.dumps(document)
+    with pytest.raises(PayloadError) as caught:
+        compile_schema("s", schema_json).decode(event_payload(schema_json, {})[:-1])
+    assert caught.value.record_ids == ()
+
+
 def test_a_refusal_of_a_wildcard_event_is_about_the_whole_entity() -> None:
     payload = event_payload(WIDGET, {}, recordIds=["a00000000000001AAA", "a00*"])
     with pytest.raises(PayloadError) as caught:
@@ -147,9 +156,14 @@ REFUSED: list[tuple[str, Any, bytes]] = [
     ("array of absurd negative count", {"type": "array", "items": "string"}, varint(-(2**63)) + b"\x00\x00"),
     ("array without end", {"type": "array", "items": "string"}, varint(1) + b"\x00"),
     ("array block size negative", {"type": "array", "items": "int"}, varint(-1) + varint(-1) + b"\x02\x00"),
+    ("array block size negative, folded", {"type": "array", "items": "int"}, varint(-1) + varint(-2) + b"\x02\x00"),
     ("array block size too small", {"type": "array", "items": "int"}, varint(-1) + varint(0) + b"\x02\x00"),
     ("array block size too large", {"type": "array", "items": "int"}, varint(-1) + varint(9) + b"\x02\x00"),
-    ("array of fixed beyond the end", {"type": "array", "items": {"type": "fixed", "name": "F", "size": 1}}, varint(HUGE)),
+    (
+        "array of fixed beyond the end",
+        {"type": "array", "items": {"type": "fixed", "name": "F", "size": 1}},
+        varint(HUGE),
+    ),
     ("flood of nulls", {"type": "array", "items": "null"}, varint(MAX_EMPTY_ITEMS + 1) + b"\x00"),
     ("flood of nulls in blocks", {"type": "array", "items": "null"}, varint(MAX_EMPTY_ITEMS) + varint(1) + b"\x00"),
     ("flood of empty fixed", {"type": "array", "items": {"type": "fixed", "name": "F", "size": 0}}, varint(HUGE)),
@@ -159,7 +173,11 @@ REFUSED: list[tuple[str, Any, bytes]] = [
     ("time out of range", {"type": "int", "logicalType": "time-millis"}, varint(86_400_000)),
     ("timestamp out of range", {"type": "long", "logicalType": "timestamp-millis"}, varint(2**63 - 1)),
     ("decimal without bytes", {"type": "bytes", "logicalType": "decimal", "precision": 4}, varint(0)),
-    ("decimal of megabytes", {"type": "bytes", "logicalType": "decimal", "precision": 4}, varint(2**20) + b"\x01" * 2**20),
+    (
+        "decimal of megabytes",
+        {"type": "bytes", "logicalType": "decimal", "precision": 4},
+        varint(2**20) + b"\x01" * 2**20,
+    ),
 ]
 
 

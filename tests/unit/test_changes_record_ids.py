@@ -24,7 +24,9 @@ def test_the_check_characters_follow_the_upper_case_letters(short: str, long: st
     assert to_18(long) == long
 
 
-@pytest.mark.parametrize("bad", ["", "001", "0" * 16, "0" * 17, "0" * 19, "001A0000006Vm9!", "\u0661" * 15, "\xe9" * 18])
+@pytest.mark.parametrize(
+    "bad", ["", "001", "0" * 16, "0" * 17, "0" * 19, "001A0000006Vm9!", "\u0661" * 15, "\xe9" * 18]
+)
 def test_what_is_no_id_is_refused_and_not_repeated(bad: str) -> None:
     with pytest.raises(ValueError, match="A record id") as caught:
         to_18(bad)

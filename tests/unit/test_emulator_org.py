@@ -13,13 +13,12 @@ import fastavro
 import pytest
 
 from consumer.emulator import bitmaps
-from consumer.emulator.event_encode import BodyEncoder, EventHeader, encode_header, text_diff
+from consumer.emulator.event_encode import BodyEncoder, EventHeader, encode_header
 from consumer.emulator.event_schemas import HEADER, NAMESPACE, WriterSchema, standard_schemas
 from consumer.emulator.oracle import Oracle, patch
 from consumer.emulator.org import Change, OrgEvent, OrgModel
 from consumer.emulator.org_events import MAX_EVENT_BYTES
 from consumer.emulator.record_ids import PLACEHOLDER_ID, PREFIXES, id18, is_id18, numbered_id
-from consumer.emulator.traffic import Traffic
 from consumer.errors import EmulatorError
 
 NOW_MS = 1_790_000_000_123
@@ -370,41 +369,6 @@ def test_a_failing_transaction_leaves_every_record_as_it_was(bad: Change) -> Non
     assert org.records(SESSION) == before
 
 
-def test_diff_of_the_reference_example() -> None:
-    lines = [f"line {number:02d} abcdefghijklmnopqrstuvwxyz" for number in range(1, 41)]
-    old, new = "\n".join(lines), "\n".join([lines[0], "line 02 CHANGED", *lines[2:]])
-    expected = (
-        "--- \n+++ c0365f3283537c094a11f3158b6f985bb881b16fef4cc6dd667f3b25e7816a7c\n"
-        "@@ -2,1 +2,1 @@\n-line 02 abcdefghijklmnopqrstuvwxyz\n+line 02 CHANGED"
-    )
-    assert text_diff(old, new) == expected
-    assert patch(old, expected) == new
-    windows = text_diff(old.replace("\n", "\r\n"), new.replace("\n", "\r\n"))
-    assert windows is not None
-    assert "9681adfbb9f260efd25aa4de68f66cd05e6dab08463509430c1cde440887937f" in windows
-    with pytest.raises(EmulatorError, match="does not fit"):
-        patch(old.replace("line 02", "line 2"), expected)
-
-
-def test_diff_is_not_used_where_the_guide_says_so() -> None:
-    lines = [f"line {number:02d} abcdefghijklmnopqrstuvwxyz" for number in range(1, 41)]
-    old = "\n".join(lines)
-    cut = old[:1_000]
-    assert text_diff(cut, f"{cut[:-1]}?") is not None
-    assert text_diff(cut[:-1], cut) is None, "short old text"
-    assert text_diff(cut, cut[:-1]) is None, "short new text"
-    terse = [str(number) for number in range(11)]
-    assert text_diff("\n".join([*terse[:10], *lines[10:]]), "\n".join(["x"] * 10 + lines[10:])) is not None
-    assert text_diff("\n".join([*terse, *lines[11:]]), "\n".join(["x"] * 11 + lines[11:])) is None, "over 25 %"
-    long_line = "x" * 900
-    assert text_diff(old, "\n".join([*lines, long_line])) is not None
-    assert text_diff(old, "\n".join([*lines, long_line * 2])) is None, "diff over half of the value"
-    windows = old.replace("\n", "\r\n")
-    assert text_diff(old, windows) is None, "other line ends"
-    assert text_diff(old.replace("\n", "\r\n", 1), old) is None, "a single other line end"
-    assert text_diff(f"{windows}\nx", f"{windows}\ny") is None, "mixed line ends"
-
-
 def test_long_text_updates_carry_a_diff_and_name_it() -> None:
     org = OrgModel(1, diff_context=3)
     notes = "\n".join(f"{number}: a line of notes that somebody wrote" for number in range(40))
@@ -507,88 +471,6 @@ def test_poisoned_bitmaps_and_schemas_decode_but_name_nothing() -> None:
         Oracle(org).read(stranger)
     with pytest.raises(EmulatorError, match="no kind of poison"):
         org.poison(SESSION, NOW_MS, "wrong")  # type: ignore[arg-type]  # what a scenario file may say
-
-
-def test_traffic_shows_every_kind_of_change_a_contact_centre_makes() -> None:
-    org = OrgModel(3)
-    traffic = Traffic(org, 3, keep=None)
-    events = traffic.bulk(12_000, NOW_MS, per_second=40)
-    oracle = Oracle(org)
-    oracle.observe(events)
-    reads = [oracle.read(event) for event in events]
-    assert {event.entity for event in events} == set(org.entities()) - {"Widget__c"}
-    assert {event.change_type for event in events} == {"CREATE", "UPDATE", "DELETE", "UNDELETE"}
-    assert {
-        read.values.get("Status") for read, event in zip(reads, events, strict=True) if event.entity == SESSION
-    } >= {
-        "New",
-        "Consent",
-        "Waiting",
-        "Active",
-        "Inactive",
-        "Paused",
-        "Error",
-        "Ended",
-    }
-    assert {read.values.get("EndedByType") for read in reads} >= {"Agent", "Bot", "EndUser", "System"}
-    assert {read.values.get("AgentType") for read in reads} >= {"Agent", "Bot", "BotToAgent", "System"}
-    assert any(len(event.record_ids) > 3 for event in events), "merged events"
-    assert any(event.sequence_number > 3 for event in events), "multi-event transactions"
-    assert any(read.diffs for read in reads), "diffs"
-    assert any(read.nulled for read in reads), "nulled fields"
-    nested_only = [read for read in reads if read.changed and all(part for _, part in read.changed)]
-    assert nested_only, "nested-only bitmaps"
-    assert any(len(event.record_ids) == 1 and not header_of(org, event)["changeOrigin"] for event in events[:200])
-    updated = [read for read in reads if read.change_type == "UPDATE"]
-    assert any(("LastModifiedDate", "") not in read.changed for read in updated)
-    purged = set(oracle.record_ids(SESSION)) - set(org.records(SESSION)) - set(org.deleted_ids(SESSION))
-    assert purged, "hard deletes, which no event tells of"
-
-
-def test_traffic_is_bounded_in_live_sessions_and_memory() -> None:
-    org = OrgModel(4)
-    traffic = Traffic(org, 4, live=5, companions=False, keep=50)
-    for second in range(60):
-        events = traffic.step(NOW_MS + second * 1_000, 100)
-        assert len(events) >= 100
-        assert {event.entity for event in events} == {SESSION}
-        assert traffic.live <= 5
-    assert len(org.records(SESSION)) <= 5 + 50 + 301
-
-
-def test_traffic_goes_on_whatever_a_scenario_did_to_its_records() -> None:
-    org = OrgModel(6)
-    traffic = Traffic(org, 6, live=40)
-    traffic.bulk(2_000, NOW_MS, per_second=100)
-    for entity in ("MessagingSession", "AgentWork", "PendingServiceRouting", "MessagingEndUser", "Account"):
-        for place, record_id in enumerate(org.records(entity)):
-            org.gap("DELETE", entity, [record_id], NOW_MS + 60_000)
-            if place % 3 == 0:
-                org.commit([Change("purge", entity, record_id)], NOW_MS + 60_000)
-    for record_id in org.deleted_ids(SESSION)[::2]:
-        org.gap("UNDELETE", SESSION, [record_id], NOW_MS + 61_000)
-    org.change_schema(SESSION, [{"name": "VIP__c", "doc": "Data:Text"}], ["VIP__c", "Topics__c", "VisitAddress__c"])
-    assert len(traffic.bulk(2_000, NOW_MS + 62_000, per_second=100)) >= 2_000
-
-
-def test_traffic_fills_fields_that_a_schema_change_added() -> None:
-    org = OrgModel(7)
-    traffic = Traffic(org, 7, live=40)
-    traffic.bulk(500, NOW_MS)
-    kinds = {
-        "A__c": "Text",
-        "B__c": "Boolean",
-        "C__c": "Double",
-        "D__c": "DateOnly",
-        "E__c": "Location",
-        "F__c": "Integer",
-    }
-    added = [{"name": name, "doc": f"Data:{kind}:{'0' * 15}"} for name, kind in kinds.items()]
-    org.change_schema(SESSION, [*added, {"name": "CampaignId", "doc": "ForeignKey:EntityId"}], [])
-    seen: set[str] = set()
-    for event in traffic.bulk(2_000, NOW_MS + 60_000):
-        seen |= Oracle(org).read(event).values.keys()
-    assert seen >= {*kinds, "CampaignId"}
 
 
 def test_newest_id_skips_deleted_records() -> None:

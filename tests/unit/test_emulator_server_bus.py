@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
+
 from consumer._proto import pubsub_api_pb2 as pb
 from consumer.emulator.bus import ALL_CHANGES, EventBus, PositionRefusedError, replay_id_of, topic_of
 
@@ -13,6 +15,8 @@ SESSION = "/data/MessagingSessionChangeEvent"
 
 @dataclass(frozen=True)
 class Event:
+    """What the bus needs of an event."""
+
     event_id: str
     entity: str = "MessagingSession"
     shares_replay_id: bool = False
@@ -26,6 +30,8 @@ class Event:
 
 
 class Clock:
+    """A wall clock that stands still."""
+
     def __init__(self) -> None:
         self.ms = 1_790_000_000_000
 
@@ -56,7 +62,7 @@ def test_replay_ids_are_ten_bytes_rise_and_have_holes() -> None:
     bus = make_bus()
     entries = bus.append([Event(str(n)) for n in range(500)])
     counters = [entry.counter for entry in entries]
-    steps = [after - before for before, after in zip(counters, counters[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(counters)]
     assert all(len(entry.replay_id) == 10 and entry.replay_id.endswith(b"\0\0") for entry in entries)
     assert min(steps) == 1
     assert max(steps) > 1

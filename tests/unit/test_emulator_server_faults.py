@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import grpc
 import pytest
+
 from consumer._proto import pubsub_api_pb2 as pb
 from consumer.emulator import fault_kinds
 from consumer.emulator.refusals import STATUS_OF_CODE
 from consumer.emulator.scenario import Scenario
 from consumer.emulator.server import emulated_org
 from consumer.errors import EmulatorError
-
-from tests.unit.emulator_client import TOPIC, code_of, connected, publish, until
+from tests.certificates import write_certificates
+from tests.unit.emulator_client import TOPIC, Client, code_of, connected, publish, until
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ async def test_a_service_that_is_down_ends_streams_and_refuses_calls_until_it_is
     async with connected() as client:
         stream = await client.subscribe()
         await stream.call.initial_metadata()
-        await client.org.fault("service_down", s=0.2)
+        await client.org.fault("service_down", seconds=0.2)
         error = await stream.ends()
         assert code_of(error) == "service.unavailable"
         assert error is not None
@@ -79,7 +81,7 @@ async def test_silence_holds_events_and_keepalives_back_and_ends_nothing() -> No
     async with connected(time_scale=2000) as client:
         stream = await client.subscribe()
         await stream.call.initial_metadata()
-        await client.org.fault("silence", s=0.4)
+        await client.org.fault("silence", seconds=0.4)
         begun = client.org.state.now()
         (entry,) = await publish(client.org, 1)
         sent = client.org.stats.keepalives_sent
@@ -90,15 +92,19 @@ async def test_silence_holds_events_and_keepalives_back_and_ends_nothing() -> No
 
 
 async def test_latency_delays_responses_without_serialising_them() -> None:
-    async with connected(split="random") as client:
-        entries = await publish(client.org, 50)
-        await client.org.fault("latency", ms=150)
-        begun = client.org.state.now()
+    async with connected() as client:
         stream = await client.subscribe()
-        assert await stream.read_events(50) == [entry.event_id for entry in entries]
+        await stream.call.initial_metadata()
+        (call,) = client.org.state.calls
+        await client.org.fault("latency", ms=200)
+        begun, expected = client.org.state.now(), []
+        for number in range(1, 6):
+            expected += [entry.event_id for entry in await publish(client.org, 1)]
+            await until(lambda sent=number: call.describe()["events_sent"] == sent)  # type: ignore[misc]
+        assert await stream.read_events(5) == expected
         took = client.org.state.now() - begun
-        assert 0.15 <= took < 0.15 * len(stream.responses)
-        assert len(stream.responses) > 3
+        assert len(stream.responses) == 5
+        assert 0.2 <= took < 0.2 * 5
 
 
 async def test_slow_headers() -> None:
@@ -156,7 +162,7 @@ async def test_schema_faults_touch_only_get_schema() -> None:
     async with connected() as client:
         schema_id = (await client.get_topic(TOPIC)).schema_id
         for kind, parameters, code in (
-            ("schema_down", {"s": 30}, "schema.api.unavailable"),
+            ("schema_down", {"seconds": 30}, "schema.api.unavailable"),
             ("schema_refused", {"schema_id": schema_id}, "schema.meta.permission"),
         ):
             await client.org.fault(kind, **parameters)
@@ -217,7 +223,7 @@ async def test_a_reset_connection_fails_and_a_frozen_one_hangs_and_comes_back() 
         stream = await client.subscribe()
         await stream.call.initial_metadata()
         begun = client.org.state.now()
-        await client.org.fault("freeze", s=0.3)
+        await client.org.fault("freeze", seconds=0.3)
         (entry,) = await publish(client.org, 1)
         assert await stream.read_events(1) == [entry.event_id]
         assert client.org.state.now() - begun >= 0.3
@@ -227,7 +233,7 @@ async def test_refused_connections_come_back_after_a_while() -> None:
     async with connected(relay=True) as client:
         stream = await client.subscribe()
         await stream.call.initial_metadata()
-        await client.org.fault("refuse_connections", s=0.2)
+        await client.org.fault("refuse_connections", seconds=0.2)
         error = await stream.ends()
         assert error is not None
         with pytest.raises(grpc.aio.AioRpcError):
@@ -245,9 +251,28 @@ async def test_refused_connections_come_back_after_a_while() -> None:
                 assert info.schema_id
 
 
+async def test_the_org_stops_at_once_while_connections_are_frozen() -> None:
+    async with asyncio.timeout(8):
+        async with connected(relay=True) as client:
+            stream = await client.subscribe()
+            await stream.call.initial_metadata()
+            await client.org.fault("freeze", seconds=3600)
+            await client.org.fault("refuse_connections", seconds=3600)
+
+
+async def test_the_pubsub_port_can_speak_tls(tmp_path: Path) -> None:
+    authority, server = write_certificates(tmp_path)
+    tls = {"cert_file": str(server), "key_file": str(server)}
+    async with emulated_org(Scenario.model_validate({"tls": tls})) as org:
+        credentials = grpc.ssl_channel_credentials(authority.read_bytes())
+        async with grpc.aio.secure_channel(org.pubsub, credentials) as channel:
+            client = Client(org, channel, org.metadata())
+            assert (await client.get_topic(TOPIC)).topic_name == TOPIC
+
+
 async def test_network_faults_say_that_they_need_the_relay() -> None:
     async with connected() as client:
-        for kind, parameters in (("tcp_reset", {}), ("freeze", {"s": 1}), ("refuse_connections", {"s": 1})):
+        for kind, parameters in (("tcp_reset", {}), ("freeze", {"seconds": 1}), ("refuse_connections", {"seconds": 1})):
             with pytest.raises(EmulatorError, match="relay"):
                 await client.org.fault(kind, **parameters)
 
@@ -283,9 +308,7 @@ async def get(http: aiohttp.ClientSession, path: str) -> dict[str, Any]:
 async def test_the_control_api_publishes_and_shows_the_ledger_in_pages() -> None:
     async with connected() as client, aiohttp.ClientSession(client.org.rest) as http:
         for _ in range(3):
-            status, answer = await post(
-                http, "/control/publish", {"kind": "commit", "changes": [{"op": "create"}]}
-            )
+            status, answer = await post(http, "/control/publish", {"kind": "commit", "changes": [{"op": "create"}]})
             assert (status, len(answer["events"])) == (200, 1)
         page = await get(http, "/control/ledger?after=0&limit=1")
         assert page["total"] == 3

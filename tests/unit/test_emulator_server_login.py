@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,13 +11,14 @@ from xml.etree import ElementTree as ET
 import aiohttp
 import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from consumer.clock import now_ms
 from consumer.emulator.auth import Credentials, eighteen
 from consumer.emulator.login_server import JWT_GRANT
 from consumer.emulator.scenario import Scenario
 from consumer.emulator.server import EmulatedOrg, emulated_org
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -26,9 +28,8 @@ CLIENT = {"client_id": "emulated", "client_secret": "emulated"}
 @asynccontextmanager
 async def login_host(**auth: Any) -> AsyncIterator[tuple[EmulatedOrg, aiohttp.ClientSession]]:
     """Run an org and an HTTP client for it."""
-    async with emulated_org(Scenario(auth=Credentials(**auth))) as org:
-        async with aiohttp.ClientSession(org.rest) as http:
-            yield org, http
+    async with emulated_org(Scenario(auth=Credentials(**auth))) as org, aiohttp.ClientSession(org.rest) as http:
+        yield org, http
 
 
 async def ask(http: aiohttp.ClientSession, **form: str) -> tuple[int, dict[str, Any]]:
@@ -60,10 +61,11 @@ async def test_client_credentials_give_a_token_without_expiry_and_the_org_in_the
 
 async def test_client_credentials_may_come_as_basic_authorisation() -> None:
     async with login_host() as (_, http):
-        auth = aiohttp.BasicAuth("emulated", "emulated")
         form = {"grant_type": "client_credentials"}
-        async with http.post("/services/oauth2/token", data=form, auth=auth) as response:
-            assert response.status == 200
+        for secret, status in (("emulated", 200), ("wrong", 400)):
+            headers = {"Authorization": "Basic " + b64encode(f"emulated:{secret}".encode()).decode()}
+            async with http.post("/services/oauth2/token", data=form, headers=headers) as response:
+                assert response.status == status
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,7 @@ async def test_soap_login_keeps_the_order_of_its_elements() -> None:
     [
         ("59.0", SOAP.format("emulated", "x"), "INVALID_LOGIN"),
         ("59.0", "no xml", "INVALID_LOGIN"),
-        ("59.0", "<!DOCTYPE a [<!ENTITY b 'c'>]>" + SOAP.format("&b;", "x"), "INVALID_LOGIN"),
+        ("59.0", "<!DOCTYPE a [<!ENTITY b 'emulated'>]>" + SOAP.format("&b;", "emulated"), "INVALID_LOGIN"),
         ("65.0", SOAP.format("emulated", "emulated"), "UNSUPPORTED_API_VERSION"),
     ],
 )
@@ -235,7 +237,7 @@ async def test_login_faults_come_as_often_as_ordered() -> None:
         await org.fault("login_error", status=502, html=True)
         async with http.post("/services/oauth2/token", data=form) as response:
             assert (response.status, response.content_type) == (502, "text/html")
-        await org.fault("login_down", s=30)
+        await org.fault("login_down", seconds=30)
         async with http.post("/services/oauth2/token", data=form) as response:
             assert (response.status, response.content_type) == (503, "text/html")
         await org.fault("clear")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
+
 from consumer._proto import pubsub_api_pb2 as pb
 from consumer.emulator.calls import MAX_RESPONSE_BYTES
-
 from tests.unit.emulator_client import TOPIC, Client, Stream, code_of, connected, publish, until
 
 
@@ -118,9 +119,7 @@ async def test_unknown_and_blank_topics_are_refused() -> None:
 
 async def test_a_channel_carries_its_members_with_their_own_schema_ids() -> None:
     async with connected(channels={"/data/Desk__chn": ["MessagingSession", "AgentWork"]}) as client:
-        changes = [
-            {"op": "create", "entity": entity} for entity in ("MessagingSession", "AgentWork", "Account")
-        ]
+        changes = [{"op": "create", "entity": entity} for entity in ("MessagingSession", "AgentWork", "Account")]
         for change in changes:
             await client.org.fault("commit", changes=[change])
         entries = client.org.ledger
@@ -174,9 +173,7 @@ async def test_half_closing_ends_the_stream_with_ok_and_is_noticed() -> None:
 async def test_a_response_is_at_most_three_megabytes() -> None:
     async with connected() as client:
         for _ in range(5):
-            await client.org.fault(
-                "commit", changes=[{"op": "create", "fields": {"Notes__c": "x" * 900_000}}]
-            )
+            await client.org.fault("commit", changes=[{"op": "create", "fields": {"Notes__c": "x" * 900_000}}])
         stream = await client.subscribe()
         await stream.read_events(5)
         sizes = [response.ByteSize() for response in stream.responses]
@@ -201,14 +198,30 @@ async def test_all_responses_of_a_call_carry_its_rpc_id_and_resumable_positions(
         at = 0
         for response in stream.responses:
             at += len(response.events)
-            resumed = await client.subscribe(
-                preset=pb.CUSTOM, replay_id=response.latest_replay_id, num=40 - at or 1
-            )
+            resumed = await client.subscribe(preset=pb.CUSTOM, replay_id=response.latest_replay_id, num=40 - at or 1)
             if at < 40:
-                assert await resumed.read_events(1) == [entry.event_id for entry in entries[at : 40]][
-                    : len(resumed.event_ids)
-                ]
+                assert (
+                    await resumed.read_events(1)
+                    == [entry.event_id for entry in entries[at:40]][: len(resumed.event_ids)]
+                )
             resumed.call.cancel()
+
+
+async def test_hand_made_responses_are_byte_for_byte_what_protobuf_writes() -> None:
+    async with connected(keepalive_s=120, time_scale=500) as client:
+        await publish(client.org, 3)
+        raw: Any = client.channel.stream_stream(
+            "/eventbus.v1.PubSub/Subscribe", pb.FetchRequest.SerializeToString, None
+        )
+        call = raw(metadata=client.metadata)
+        await call.write(pb.FetchRequest(topic_name=TOPIC, replay_preset=pb.EARLIEST, num_requested=3))
+        full = await call.read()
+        await call.write(pb.FetchRequest(num_requested=5))
+        keepalive = await call.read()
+        for data, events in ((full, 3), (keepalive, 0)):
+            response = pb.FetchResponse.FromString(data)
+            assert len(response.events) == events
+            assert response.SerializeToString(deterministic=True) == data
 
 
 async def test_new_events_are_delivered_at_once() -> None:

@@ -34,8 +34,8 @@ class _Terminal(io.StringIO):
 
 
 def _fail_with(text: str) -> None:
-    local = text
-    raise ValueError(f"bad {local}")
+    local = {"payload": "Jane Roe"}
+    raise ValueError(f"bad {text} {len(local)}")
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
@@ -58,6 +58,7 @@ def test_no_token_reaches_the_log(log_format: str, secret: str) -> None:
     assert text.count("\n") >= 4
     assert secret not in text
     assert "plain" not in text
+    assert "Jane Roe" not in text  # tracebacks show no local variables
     assert MASK in text
     assert "ValueError" in text
 

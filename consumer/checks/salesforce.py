@@ -1,0 +1,123 @@
+"""Checks of the Salesforce side: login, clock, API version, topics, schemas, allowance."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from email.utils import parsedate_to_datetime
+
+import orjson
+
+from consumer.changes.schema import compile_schema
+from consumer.checks.findings import Finding, Level, failed, ok, skipped, warn
+from consumer.connections import Salesforce, open_salesforce
+from consumer.errors import ServiceError
+from consumer.salesforce.http import HttpAnswer, request
+from consumer.salesforce.schemas import SchemaCache
+from consumer.salesforce.session import Session
+from consumer.salesforce.topics import get_topic
+from consumer.settings import Settings
+
+_MOST_SKEW_S = 30
+"""A JWT's lifetime and the watchdogs bear this much."""
+
+_LOW_ALLOWANCE = 0.2
+_WITHOUT_TOKEN = "no access token"  # noqa: S105 - a reason, not a secret
+
+
+async def check_salesforce(settings: Settings, now_ms: Callable[[], int]) -> tuple[str | None, list[Finding]]:
+    """Return the org id, None if there was no login, and the findings."""
+    findings: list[Finding] = []
+    async with open_salesforce(settings) as org:
+        try:
+            session = await org.tokens.get()
+        except ServiceError as error:
+            findings.append(failed("login", error))
+            names = ["clock", "API version", "delivery allowance", *settings.pubsub.topics]
+            return None, findings + [skipped(name, _WITHOUT_TOKEN) for name in names]
+        flow = settings.salesforce.auth
+        findings.append(ok("login", f"org {session.org_id} at {session.instance_url} by {flow}"))
+        findings += [finding async for finding in _rest(settings, org, session, now_ms)]
+        for topic in settings.pubsub.topics:
+            findings += [finding async for finding in _topic(org, topic)]
+        return session.org_id, findings
+
+
+async def _rest(
+    settings: Settings, org: Salesforce, session: Session, now_ms: Callable[[], int]
+) -> AsyncIterator[Finding]:
+    headers = {"Authorization": f"Bearer {session.access_token}"}
+    base = f"{session.instance_url}/services/data"
+    try:
+        versions = await request(org.http, "GET", f"{base}/")
+        limits = await request(org.http, "GET", f"{base}/v{settings.salesforce.api_version}/limits/", headers=headers)
+    except ServiceError as error:
+        for name in ("clock", "API version", "delivery allowance"):
+            yield failed(name, error)
+        return
+    yield _clock(versions, now_ms())
+    yield _version(settings.salesforce.api_version, versions)
+    yield _allowance(limits)
+
+
+def _clock(answer: HttpAnswer, now_ms: int) -> Finding:
+    try:
+        theirs = parsedate_to_datetime(answer.headers.get("Date", ""))
+    except ValueError:
+        return skipped("clock", "the answer has no Date header")
+    skew_s = round(now_ms / 1000 - theirs.timestamp())
+    if abs(skew_s) > _MOST_SKEW_S:
+        return warn("clock", f"this machine's clock is off by {skew_s} s", "Set it by NTP; JWT logins fail otherwise.")
+    return ok("clock", f"within {max(abs(skew_s), 1)} s of Salesforce's")
+
+
+def _version(wanted: str, answer: HttpAnswer) -> Finding:
+    try:
+        known = [str(each["version"]) for each in orjson.loads(answer.body)]
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        return warn("API version", f"HTTP {answer.status}, no list of versions", "Look at salesforce.login_url.")
+    if wanted not in known:
+        latest = known[-1] if known else "none"
+        return Finding(
+            "API version", Level.FAIL, f"{wanted} is not offered; newest is {latest}", "Set salesforce.api_version."
+        )
+    return ok("API version", wanted)
+
+
+def _allowance(answer: HttpAnswer) -> Finding:
+    name = "delivery allowance"
+    limits = answer.json_object() or {}
+    daily = limits.get("DailyDeliveredPlatformEvents")
+    if not isinstance(daily, dict) or not isinstance(daily.get("Max"), int) or not daily["Max"]:
+        return skipped(name, f"not readable (HTTP {answer.status}); the user may lack View Setup and Configuration")
+    left, most = int(daily.get("Remaining", 0)), int(daily["Max"])
+    seen = f"{left:,} of {most:,} events left in the rolling 24 h"
+    if left < most * _LOW_ALLOWANCE:
+        return warn(name, seen, "Expect the stream to be refused; buy the add-on or unselect objects.")
+    return ok(name, seen)
+
+
+async def _topic(org: Salesforce, topic: str) -> AsyncIterator[Finding]:
+    try:
+        info = await get_topic(org.channel, topic, org.tokens)
+    except ServiceError as error:
+        yield failed(topic, error)
+        yield skipped("schema", "the topic can't be read")
+        return
+    if not info.can_subscribe:
+        yield Finding(
+            topic,
+            Level.FAIL,
+            "this user may not subscribe",
+            "Give the user View All on the object (Setup > Permission Sets > Object Settings).",
+        )
+    else:
+        yield ok(topic, "can be subscribed to")
+    if not info.schema_id:
+        yield ok("schema", "comes with each event, because the channel can carry several objects")
+        return
+    try:
+        schema = compile_schema(info.schema_id, await SchemaCache(org.channel, topic, org.tokens).fetch(info.schema_id))
+    except ServiceError as error:
+        yield failed("schema", error)
+    else:
+        yield ok("schema", f"{schema.name} with {len(schema.fields)} fields ({info.schema_id})")

@@ -1,0 +1,213 @@
+"""``demo``: an emulated org, a Kafka broker, and the service between them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+from pydantic import SecretStr
+from rich.console import Console
+from rich.text import Text
+
+from consumer.cli.common import Subparsers, write_line
+from consumer.cli.replay import line
+from consumer.cli.run import stop_on_signals
+from consumer.delivery.names import Topics
+from consumer.emulator.scenario import Scenario, TrafficSettings
+from consumer.emulator.server import EmulatedOrg, emulated_org
+from consumer.events import OutboundRecord
+from consumer.kafka.connection import Cluster
+from consumer.kafka.embedded import EmbeddedBroker
+from consumer.kafka.tailing import tail
+from consumer.kafka.topics import ensure_topics, planned_specs
+from consumer.service import Service, running
+from consumer.settings import KafkaSettings, PubSubSettings, SalesforceSettings, ServiceSettings, Settings
+from consumer.tasks import cancel, task_group
+from consumer.telemetry import configure_logging
+
+NAME = "demo"
+INTERRUPT_EXIT_CODE = 0
+
+_CHANNEL = "/data/MessagingSessionChangeEvent"
+_COLOURS = {"c": "green", "u": "cyan", "d": "red", "r": "blue"}
+_WORDS = {"c": "created", "u": "changed", "d": "deleted", "r": "read"}
+_SHOWN_FIRST = ("Status", "OwnerId", "AgentType", "EndedByType")
+_NOT_SHOWN = frozenset({"Id", "LastModifiedDate", "LastModifiedById", "CreatedDate", "CreatedById"})
+_MOST_FIELDS = 4
+_MOST_CHARS = 44
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        NAME,
+        help="watch the whole service work against an emulated org",
+        description=(
+            "Run an emulated Salesforce org with live contact-centre traffic, a Kafka broker inside this process,\n"
+            "and the service between them; show the change records as they are committed. On a pipe the records\n"
+            "come as JSON lines. Ends with Ctrl-C.\n\n"
+            "The embedded broker shows the service at work. It proves no guarantee: use --kafka for a real one."
+        ),
+        epilog=(
+            "examples:\n"
+            "  session-consumer demo\n"
+            "  session-consumer demo --for 20 | jq .value.after.Status\n"
+            "  session-consumer demo --kafka localhost:9092"
+        ),
+    )
+    parser.add_argument("--for", dest="seconds", type=float, metavar="S", help="end after S seconds")
+    parser.add_argument("--rate", type=float, default=4.0, metavar="N", help="events per second (default: 4)")
+    parser.add_argument("--kafka", metavar="HOST:PORT", help="a real Kafka instead of the embedded broker")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the traffic (default: 1)")
+
+
+async def run(args: argparse.Namespace) -> int:
+    """Run the demonstration."""
+    configure_logging(level="error")
+    # At the first start of a group its coordinator is not known yet, and the client calls that an error.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    stop = asyncio.Event()
+    stop_on_signals(stop.set)
+    prefix = f"session-consumer-demo-{uuid.uuid4().hex[:8]}." if args.kafka else "salesforce."
+    show = _Show(sys.stdout.isatty())
+    with _broker(args.kafka) as (bootstrap, embedded):
+        scenario = Scenario(seed=args.seed, traffic=TrafficSettings(rate=args.rate), carry_derived=True)
+        async with emulated_org(scenario) as org:
+            settings = _settings(org, bootstrap, prefix)
+            cluster = Cluster(settings.kafka, embedded=embedded)
+            show.begin(args.kafka, settings)
+            await _watch(settings, cluster, stop, args.seconds, show)
+    show.end(prefix if args.kafka else None)
+    return 0
+
+
+@contextmanager
+def _broker(address: str | None) -> Iterator[tuple[str, EmbeddedBroker | None]]:
+    if address is not None:
+        yield address, None
+        return
+    with EmbeddedBroker() as broker:
+        yield broker.bootstrap, broker
+
+
+def _settings(org: EmulatedOrg, bootstrap: str, prefix: str) -> Settings:
+    return Settings(
+        salesforce=SalesforceSettings(
+            login_url=org.login_url, client_id="emulated", client_secret=SecretStr("emulated")
+        ),
+        pubsub=PubSubSettings(endpoint=org.pubsub, tls=False, topics=(_CHANNEL,)),
+        kafka=KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix, partitions=3),
+        service=ServiceSettings(name="demo", listen="127.0.0.1:0"),
+    )
+
+
+async def _watch(settings: Settings, cluster: Cluster, stop: asyncio.Event, seconds: float | None, show: _Show) -> None:
+    """Show committed records until stopped, or until the time is over."""
+    topics = Topics(settings.kafka.topic_prefix, settings.pubsub.topics)
+    await ensure_topics(cluster, planned_specs(topics, settings.kafka))
+    public = [topics.changes("MessagingSession"), topics.coverage, topics.quarantine]
+    async with running(Service(settings, cluster=cluster)), tail(cluster, public) as records, task_group() as group:
+        shown = group.create_task(_show_all(records, show))
+        try:
+            async with asyncio.timeout(seconds):
+                await stop.wait()
+        except TimeoutError:
+            pass
+        await cancel(shown)
+
+
+async def _show_all(records: AsyncIterator[OutboundRecord], show: _Show) -> None:
+    async for record in records:
+        show.record(record)
+
+
+class _Show:
+    """Prints records: coloured lines on a terminal, JSON lines elsewhere."""
+
+    def __init__(self, on_terminal: bool) -> None:  # noqa: FBT001 - private, called once
+        self._on_terminal = on_terminal
+        self._out = Console(highlight=False, soft_wrap=True)
+        self._notes = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._kinds: Counter[str] = Counter()
+        self._sessions: set[bytes] = set()
+        self._began = time.monotonic()
+
+    def begin(self, kafka: str | None, settings: Settings) -> None:
+        """Say what is going to be seen."""
+        where = f"Kafka at {kafka}" if kafka else "an embedded broker"
+        self._notes.print(f"Emulated org {settings.salesforce.login_url}  ->  session-consumer  ->  {where}")
+        if kafka is None:
+            self._notes.print("The embedded broker proves no guarantee; --kafka HOST:PORT uses a real one.")
+        self._notes.print("Committed records follow; Ctrl-C ends.\n")
+
+    def record(self, record: OutboundRecord) -> None:
+        """Print one committed record."""
+        kind = record.topic.rpartition(".")[2]
+        self._kinds[kind] += 1
+        if kind == "changes":
+            self._sessions.add(record.key)
+        if not self._on_terminal:
+            write_line(line(record, raw=kind == "quarantine"))
+        elif kind == "changes":
+            self._out.print(_change_line(orjson.loads(record.value or b"{}")))
+        else:
+            self._out.print(_other_line(kind, record))
+
+    def end(self, prefix: str | None) -> None:
+        """Print totals and the next step."""
+        seconds = time.monotonic() - self._began
+        counts = ", ".join(f"{count} on {kind}" for kind, count in sorted(self._kinds.items())) or "no records"
+        self._notes.print(f"\n{counts}; {len(self._sessions)} sessions in {seconds:.0f} s.")
+        if prefix is not None:
+            self._notes.print(f"The topics {prefix}* stay in your Kafka; delete them when you have looked.")
+        self._notes.print(
+            "Next: `session-consumer config example > session-consumer.toml`, then `session-consumer check`."
+        )
+
+
+def _change_line(change: dict[str, Any]) -> Text:
+    source, op = change["source"], change["op"]
+    after = change["after"] or {}
+    text = Text()
+    text.append(f"{_clock(source['ts_ms'])}  ", style="dim")
+    text.append(f"{_WORDS[op]:8}", style=_COLOURS[op])
+    text.append(f"{source['record_id']}  ", style="bold")
+    names = [name for name in _SHOWN_FIRST if name in after]
+    names += [name for name in after if name not in names and name not in _NOT_SHOWN]
+    for name in names[:_MOST_FIELDS]:
+        text.append(f"{name} ", style="dim")
+        text.append(f"{_short(after[name])}  ")
+    if len(names) > _MOST_FIELDS:
+        text.append(f"+{len(names) - _MOST_FIELDS} fields  ", style="dim")
+    text.append(f"{change['ts_ms'] - source['ts_ms']} ms", style="dim")
+    return text
+
+
+def _other_line(kind: str, record: OutboundRecord) -> Text:
+    text = Text(f"{'':10}")
+    text.append(f"{kind:11}", style="yellow")
+    if kind == "coverage":
+        value = orjson.loads(record.value or b"{}")
+        text.append(f"{value['kind']}: {value['reason']}, up to {value['to']}")
+    else:
+        text.append(record.key.decode("utf-8", "replace"))
+    return text
+
+
+def _clock(ms: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(ms / 1000))
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    text = " ".join(text.split())
+    return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}…"

@@ -1,0 +1,32 @@
+"""``resume``: end a pause or a halt."""
+
+from __future__ import annotations
+
+import argparse
+
+from consumer.cli.common import Subparsers
+from consumer.cli.steering import add_topic_option, run_pause_or_resume
+from consumer.delivery.control import Resume
+
+NAME = "resume"
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        NAME,
+        help="end a pause or a halt",
+        description=(
+            "End a pause, or have a halted worker try again from the committed position. Nothing is skipped: what\n"
+            "caused a halt and is still there will cause it again."
+        ),
+        epilog=(
+            "examples:\n  session-consumer resume\n  session-consumer resume --topic /data/MessagingSessionChangeEvent"
+        ),
+    )
+    add_topic_option(parser)
+
+
+async def run(args: argparse.Namespace) -> int:
+    """Send the command."""
+    return await run_pause_or_resume(args, Resume)
