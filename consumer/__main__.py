@@ -11,7 +11,7 @@ from consumer.cli.main import main as run_command_line
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     # gRPC's C core writes notes of its own to stderr at every closed stream; what matters comes as an error.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     sys.exit(run_command_line())
 
 

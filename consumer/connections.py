@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -35,8 +35,14 @@ class Salesforce:
 
 
 @asynccontextmanager
-async def open_salesforce(settings: Settings) -> AsyncIterator[Salesforce]:
+async def open_salesforce(
+    settings: Settings, on_login: Callable[[bool], None] | None = None
+) -> AsyncIterator[Salesforce]:
     """Hold the connections open; nothing is asked of the org yet.
+
+    Args:
+        settings: the configuration.
+        on_login: is told of each login whether it succeeded.
 
     Raises:
         ConfigError: certificates can't be read.
@@ -48,5 +54,5 @@ async def open_salesforce(settings: Settings) -> AsyncIterator[Salesforce]:
         pubsub_channel(pubsub.endpoint, tls=pubsub.tls, ca_file=org.ca_file) as channel,
     ):
         login = build_login(org, http, lambda: clock.now_ms() / 1000)
-        tokens = TokenSource(login, tasks, monotonic_s=time.monotonic, random=random.random)
+        tokens = TokenSource(login, tasks, monotonic_s=time.monotonic, random=random.random, on_login=on_login)
         yield Salesforce(http, tokens, channel)

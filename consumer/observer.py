@@ -107,8 +107,9 @@ class SubscriptionObserver:
             health.become(Role.ACTIVE)
         if batch.position != self._position:
             self._position = batch.position
-            self._metrics.position_advanced(now_ms)
-            health.position_advanced_ms = now_ms
+            as_of_ms = batch.position.as_of_ms(last_event_ms, now_ms)
+            self._metrics.position_advanced(as_of_ms)
+            health.position_advanced_ms = as_of_ms
         if batch.events and self._last is not None:
             event_ms, received_ms = self._last
             self._metrics.lag(event_ms, received_ms, now_ms)
@@ -126,9 +127,10 @@ class SubscriptionObserver:
         health.open_windows = len(self._windows)
         health.last_event_ms = restored.last_event_ms
         health.last_committed_ms = restored.committed_ms
-        if restored.committed_ms is not None:
-            self._metrics.position_advanced(restored.committed_ms)
-            health.position_advanced_ms = restored.committed_ms
+        if restored.position is not None and restored.committed_ms is not None:
+            as_of_ms = restored.position.as_of_ms(restored.last_event_ms, restored.committed_ms)
+            self._metrics.position_advanced(as_of_ms)
+            health.position_advanced_ms = as_of_ms
         self._log.info(
             "position.restored",
             position="none" if restored.position is None else "committed",

@@ -54,3 +54,17 @@ class Position:
     def resumable(self) -> bool:
         """Whether resuming here can miss nothing: false only before the first known replay id of LATEST."""
         return self.replay_id is not None or self.preset is Preset.EARLIEST
+
+    def as_of_ms(self, last_event_ms: int | None, committed_ms: int) -> int:
+        """Return from when the position is, in the bus's time: its 72 hours count from there.
+
+        While a backlog is read that is the time of the event read last, however recently it was committed.
+
+        Args:
+            last_event_ms: commit time in Salesforce of the last event done, epoch milliseconds, None if unknown.
+            committed_ms: when the position was committed to Kafka, epoch milliseconds.
+        """
+        last_was_an_event = bool(self.beyond)
+        if last_was_an_event and last_event_ms is not None:
+            return min(last_event_ms, committed_ms)
+        return committed_ms

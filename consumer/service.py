@@ -40,6 +40,9 @@ from consumer.telemetry import Metrics
 
 _log = structlog.get_logger(__name__)
 
+_DRAIN_SHARE = 0.7
+"""Part of the grace period for committing what is decoded; the rest is for leaving the group and closing."""
+
 TapFactory = Callable[[str, str], Callable[[TapItem], None]]
 """Makes the tap of a channel, given the org id and the channel."""
 
@@ -87,17 +90,29 @@ class Service:
         self._stop.set()
 
     async def run(self) -> None:
-        """Work until :meth:`stop`.
+        """Work until :meth:`stop`, and end within the grace period after it, whatever is under way.
 
         Raises:
             ServiceError: what can't work was configured, or Kafka or Salesforce could not be reached at the start.
         """
+        async with task_group() as group:
+            work = group.create_task(self._run())
+            asked = group.create_task(self._stop.wait())
+            await asyncio.wait([work, asked], return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await asyncio.wait([work], timeout=self._settings.service.shutdown_grace_s)
+            await cancel(work)
+            await cancel(asked)
+
+    async def _run(self) -> None:
+        def count_login(succeeded: bool) -> None:  # noqa: FBT001 - the one thing there is to tell
+            self._metrics.token_login(succeeded=succeeded)
+
         async with (
             serve_health(self._settings.service.listen, self.health, self._metrics),
-            open_salesforce(self._settings) as org,
+            open_salesforce(self._settings, count_login) as org,
         ):
             session = await org.tokens.get()
-            self._metrics.token_login(succeeded=True)
             found = await ensure_topics(self._cluster, planned_specs(self._topics, self._settings.kafka))
             partitions = found[self._topics.positions].partitions
             channels = [
@@ -112,19 +127,25 @@ class Service:
         settings = self._settings
         owner = kafka_sink.Subscription(settings.service.name, org_id, channel, self._topics)
         partition = partition_for(owner.position_key, partitions)
-        allow_raw = settings.fields.allow_raw
+        allow_raw = settings.fields.raw_allowed
         assembly = Assembly(org_id, settings.service.name, self._topics, self._policy, allow_raw, self._worker)
         records = assembly.internal_records(channel, partition)
         health = self.health.subscription(channel)
         metrics = self._metrics.subscription(channel)
         observer = SubscriptionObserver(channel, metrics, health, clock.now_ms)
         tap = None if self._tap is None else self._tap(org_id, channel)
+
+        def schema_fetched(item: TapItem) -> None:
+            metrics.schema_fetched()
+            if tap is not None:
+                tap(item)
+
         timing = Timing(watchdog_s=settings.pubsub.watchdog_s)
         parts = Parts(
             stream=lambda: PubSubStream(org.channel, channel, org.tokens, timing=timing, observer=observer, tap=tap),
             sink=lambda: kafka_sink.KafkaSink(self._cluster, owner),
             processor=lambda: assembly.processor(records),
-            schemas=SchemaCache(org.channel, channel, org.tokens, tap=tap),
+            schemas=SchemaCache(org.channel, channel, org.tokens, tap=schema_fetched),
             quarantine=QuarantineTopic(self._cluster, self._topics.quarantine),
             records=records,
         )
@@ -176,7 +197,7 @@ class Service:
             channel.subscription.stop()
         running = [channel.task for channel in channels if channel.task is not None]
         if running:
-            _, late = await asyncio.wait(running, timeout=self._settings.service.shutdown_grace_s)
+            _, late = await asyncio.wait(running, timeout=self._settings.service.shutdown_grace_s * _DRAIN_SHARE)
             if late:
                 _log.warning("stop.grace_over", channels=len(late))
 

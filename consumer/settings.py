@@ -180,7 +180,13 @@ class FieldSettings(Group):
     hash_key_file: Path | None = None
     """File with the hash key, at least 16 bytes; needed with ``hash``."""
     allow_raw: bool = True
-    """Whether quarantine may hold raw payloads, which the policy can't reach inside."""
+    """Whether quarantine and recordings may hold raw payloads, which the policy can't reach inside. Where a rule
+    above is set, it has to be allowed in so many words."""
+
+    @property
+    def raw_allowed(self) -> bool:
+        """Whether raw payloads may be stored: as ``allow_raw`` says, and by default only without any rule."""
+        return self.allow_raw and ("allow_raw" in self.model_fields_set or not (self.drop or self.hash or self.mask))
 
 
 class ServiceSettings(Group):

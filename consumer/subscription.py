@@ -220,6 +220,8 @@ class Subscription:
             position = restored.position
             if position is None:
                 position = await self._first_start(sink)
+            elif position.replay_id is not None:
+                self._worked = True
             if self._retries is not None:
                 await self._retry_quarantined(sink, restored, position)
             try:

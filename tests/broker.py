@@ -22,7 +22,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -72,6 +72,9 @@ class Broker:
         ssl: host:port of the SSL listener, empty without it.
         sasl_ssl: host:port of the SASL_SSL listener, empty without it.
         ca_file: certificate authority of the SSL listeners, None without them.
+        proxied: host:port of one more PLAINTEXT listener, whose clients are told to go to ``proxy_port``; for tests
+            that put a proxy of their own there. Empty for a broker that was not started here.
+        proxy_port: port of 127.0.0.1 where that proxy has to listen.
         pid: process id of the broker's guard, None for a broker that was not started here.
     """
 
@@ -81,6 +84,8 @@ class Broker:
     sasl_ssl: str = ""
     ca_file: Path | None = None
     pid: int | None = None
+    proxied: str = ""
+    proxy_port: int = 0
 
 
 def free_ports(count: int) -> list[int]:
@@ -150,6 +155,10 @@ def _run_maven(libs: Path, limit_s: float) -> None:
         raise BrokerUnavailableError(f"Maven could not fetch Kafka's jars: {lines[0] if lines else 'no output'}")
 
 
+def _proxied_properties(port: int, proxy_port: int) -> dict[str, str]:
+    return {"listeners": f"PROXIED://127.0.0.1:{port}", "advertised.listeners": f"PROXIED://127.0.0.1:{proxy_port}"}
+
+
 def _plain_properties(port: int, controller: int, directory: Path) -> dict[str, str]:
     return {
         "process.roles": "broker,controller",
@@ -159,7 +168,7 @@ def _plain_properties(port: int, controller: int, directory: Path) -> dict[str, 
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,"
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,"
         "SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL",
         "log.dirs": str(directory / "data"),
         "offsets.topic.replication.factor": "1",
@@ -268,8 +277,8 @@ def _java_broker(*, secure: bool) -> Iterator[Broker]:
     libs = fetch_jars()
     with tempfile.TemporaryDirectory(prefix="kafka-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
-        port, controller, sasl, ssl, sasl_ssl = free_ports(5)
-        properties = [_plain_properties(port, controller, directory)]
+        port, controller, sasl, ssl, sasl_ssl, proxied, proxy_port = free_ports(7)
+        properties = [_plain_properties(port, controller, directory), _proxied_properties(proxied, proxy_port)]
         scram: list[str] = []
         broker = Broker(f"127.0.0.1:{port}")
         if secure:
@@ -281,7 +290,8 @@ def _java_broker(*, secure: bool) -> Iterator[Broker]:
             names = [f"127.0.0.1:{each}" for each in (sasl, ssl, sasl_ssl)]
             broker = Broker(broker.bootstrap, names[0], names[1], names[2], ca_file)
         config = _write_properties(directory, *properties)
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Never with a leading hyphen, which the format tool would take for an option.
+        cluster_id = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         log = directory / "broker.log"
         with log.open("wb") as output:
             done = subprocess.run(
@@ -298,7 +308,7 @@ def _java_broker(*, secure: bool) -> Iterator[Broker]:
                     wait_ready(broker.bootstrap, died=died)
                 except BrokerUnavailableError as error:
                     raise BrokerUnavailableError(f"Kafka did not start ({_tail(log)})") from error
-                yield Broker(broker.bootstrap, broker.sasl, broker.ssl, broker.sasl_ssl, broker.ca_file, pid)
+                yield replace(broker, pid=pid, proxied=f"127.0.0.1:{proxied}", proxy_port=proxy_port)
 
 
 @contextlib.contextmanager

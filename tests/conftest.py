@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+import structlog
 
 from tests.broker import Broker, BrokerUnavailableError, running_broker
 
@@ -35,6 +37,25 @@ def kafka_broker() -> Iterator[Broker]:
 def secure_kafka_broker() -> Iterator[Broker]:
     """A second one with SASL, SSL and SASL_SSL listeners, started when the first test asks for it."""
     yield from _started(secure=True)
+
+
+@pytest.fixture(scope="session")
+def proxied_kafka_broker(request: pytest.FixtureRequest) -> Broker:
+    """A broker with a listener for a proxy: ours, or the second one where ``KAFKA_BOOTSTRAP`` names another."""
+    broker: Broker = request.getfixturevalue("kafka_broker")
+    return broker if broker.proxied else request.getfixturevalue("secure_kafka_broker")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what a command run inside a test did to the process's logging."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 
 from consumer.checks.findings import Finding, Level, failed, ok, skipped, warn
-from consumer.cli.position import describe
 from consumer.delivery.names import Topics
 from consumer.errors import ServiceError
 from consumer.kafka.connection import Cluster
-from consumer.kafka.deployment import Deployment, read_deployment
+from consumer.kafka.deployment import Deployment, describe_position, read_deployment
 from consumer.kafka.producer import try_transaction
 from consumer.kafka.topics import TopicInfo, cluster_id, create_command, describe_topics, planned_specs, topic_faults
 from consumer.settings import Settings
@@ -105,7 +104,7 @@ def _position(channel: str, deployment: Deployment, now_ms: int) -> Finding:
     committed = deployment.positions.get(channel)
     if committed is None:
         return ok("position", f"{channel}: none yet; the first run begins with pubsub.start")
-    hours = float(str(describe(committed, now_ms)["expires_in_hours"]))
+    hours = float(str(describe_position(committed, now_ms)["expires_in_hours"]))
     seen = f"{channel}: committed {72 - hours:.1f} hours ago, expires in {hours:.1f}"
     if hours <= 0:
         return warn("position", seen, "It is probably lost: the next run acts as pubsub.on_lost_position says.")

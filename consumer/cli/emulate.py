@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import signal
 from pathlib import Path
 
 from consumer.cli.common import PROGRAM, Subparsers, write_json
 from consumer.emulator.scenario import Scenario, TrafficSettings, load
-from consumer.emulator.server import emulated_org
+from consumer.emulator.server import HOST, emulated_org
 from consumer.errors import UsageError
 
 NAME = "emulate"
 INTERRUPT_EXIT_CODE = 0
 
 _DESCRIPTION = """\
-Run an emulated Salesforce org on loopback: the Pub/Sub API over gRPC (plaintext),
-logins, limits, generated contact centre traffic, and a control API for faults.
+Run an emulated Salesforce org: the Pub/Sub API over gRPC (plaintext), logins,
+limits, generated contact centre traffic, and a control API for faults.
+It listens on loopback; --host opens it to others, and its credentials are public.
 Prints one JSON line with the addresses when it is ready; ends 0 on Ctrl-C.
 
 It accepts: client id, client secret, user name, password and refresh token
 "emulated"; JWT assertions for issuer and subject "emulated". SOAP login too."""
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 _EPILOG = f"""\
 examples:
@@ -35,6 +39,9 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(NAME, help="run only the emulated org", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--scenario", metavar="FILE", type=Path, help="scenario (TOML); see deploy/scenarios")
+    parser.add_argument(
+        "--host", metavar="HOST", default=HOST, help=f"name or IPv4 address that clients reach (default: {HOST})"
+    )
     parser.add_argument("--port-pubsub", metavar="PORT", type=int, default=0, help="gRPC port (default: a free one)")
     parser.add_argument("--port-rest", metavar="PORT", type=int, default=0, help="HTTP port (default: a free one)")
     parser.add_argument("--rate", metavar="N", type=float, help="events per second (default: the scenario's, or 20)")
@@ -47,17 +54,20 @@ async def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: the scenario has faults.
-        EmulatorError: a port is taken.
-        UsageError: a number is out of range.
+        EmulatorError: the host or a port can't be listened on.
+        UsageError: a value is out of range.
     """
     for name in ("port_pubsub", "port_rest"):
         if not 0 <= getattr(args, name) <= 65535:
             raise UsageError(f"--{name.replace('_', '-')} must be 0 to 65535", "0 takes a free port")
+    if not _HOST.fullmatch(args.host):
+        raise UsageError("--host must be a name or an IPv4 address", f"Leave it out for {HOST}")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with emulated_org(_scenario(args), port_pubsub=args.port_pubsub, port_rest=args.port_rest) as org:
+    ports = {"port_pubsub": args.port_pubsub, "port_rest": args.port_rest}
+    async with emulated_org(_scenario(args), host=args.host, **ports) as org:
         write_json(org.addresses(), indent=False)
         await stop.wait()
     return 0

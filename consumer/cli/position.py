@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
-from datetime import UTC, datetime
 
 from consumer import clock
 from consumer.cli.common import Subparsers, add_json_option, load_settings, write_json, write_line
@@ -13,18 +12,16 @@ from consumer.cli.steering import chosen_topic, who
 from consumer.delivery.coverage import Coverage
 from consumer.delivery.names import Topics
 from consumer.delivery.partition import partition_for
-from consumer.delivery.positions import CommittedPosition
 from consumer.delivery.windows import window_for_forced_position
 from consumer.errors import UsageError
 from consumer.kafka.connection import Cluster
-from consumer.kafka.deployment import Deployment, read_deployment
+from consumer.kafka.deployment import Deployment, describe_position, read_deployment
 from consumer.kafka.sink import KafkaSink, Subscription
 from consumer.kafka.topics import describe_topics
 from consumer.ports import Batch
 from consumer.position import Position, Preset
 from consumer.records import InternalRecords
 from consumer.settings import Settings
-from consumer.telemetry import POSITION_LIFETIME_MS
 
 NAME = "position"
 
@@ -71,25 +68,9 @@ async def run(args: argparse.Namespace) -> int:
     return await _force(args, settings, topics, cluster, deployment)
 
 
-def describe(committed: CommittedPosition, now_ms: int) -> dict[str, object]:
-    """Return a committed position as `position show --json` prints it."""
-    position = committed.position
-    age_ms = now_ms - committed.committed_ms
-    return {
-        "channel": committed.channel,
-        "replay_id": None if position.replay_id is None else base64.b64encode(position.replay_id).decode(),
-        "preset": None if position.replay_id is not None else position.preset.value,
-        "events_beyond": len(position.beyond),
-        "committed_at": _iso(committed.committed_ms),
-        "last_event_at": None if committed.last_event_ms is None else _iso(committed.last_event_ms),
-        "expires_in_hours": round((POSITION_LIFETIME_MS - age_ms) / 3_600_000, 1),
-        "worker": committed.worker,
-    }
-
-
 def _show(settings: Settings, deployment: Deployment, *, as_json: bool) -> int:
     now_ms = clock.now_ms()
-    found = [describe(each, now_ms) for each in deployment.positions.values()]
+    found = [describe_position(each, now_ms) for each in deployment.positions.values()]
     if as_json:
         write_json(found)
         return 0
@@ -99,7 +80,7 @@ def _show(settings: Settings, deployment: Deployment, *, as_json: bool) -> int:
             write_line(f"{channel}: nothing is committed yet; the first start begins with pubsub.start")
             continue
         write_line(channel)
-        for name, value in describe(committed, now_ms).items():
+        for name, value in describe_position(committed, now_ms).items():
             if name != "channel" and value is not None:
                 write_line(f"  {name.replace('_', ' '):18} {value}")
     return 0
@@ -165,7 +146,3 @@ def _place(position: Position) -> str:
     if position.replay_id is None:
         return f"the {position.preset.value} event"
     return base64.b64encode(position.replay_id).decode()
-
-
-def _iso(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")

@@ -15,7 +15,8 @@ from consumer.errors import ServiceError
 from consumer.events import Keepalive, ReceivedEvent, ReceivedSchema, StreamFault, TapItem
 from consumer.position import Preset
 from consumer.recording.redact import Redactor
-from consumer.recording.writer import RecordingWriter, exists_already
+from consumer.recording.writer import RecordingWriter, require_new
+from consumer.telemetry import configure_logging
 
 NAME = "record"
 INTERRUPT_EXIT_CODE = 0
@@ -56,13 +57,16 @@ async def run(args: argparse.Namespace) -> int:
     """Record."""
     check_limits(args)
     settings = load_settings(args).settings
-    if args.file.exists():
-        raise exists_already(args.file)
+    configure_logging(level="error")  # what is said here says it all
+    require_new(args.file)
     topic = args.topic or settings.pubsub.topics[0]
+    if not settings.fields.raw_allowed and not args.redact:
+        _say("the field policy does not allow raw payloads, so the recording is redacted")
     _say("every recorded event counts against the org's 24 h event delivery allowance")
     async with open_salesforce(settings) as org, until_told(args.seconds):
         session = await org.tokens.get()
-        redactor = Redactor(secrets.token_bytes(32)) if args.redact else None
+        redacting = args.redact or not settings.fields.raw_allowed
+        redactor = Redactor(secrets.token_bytes(32)) if redacting else None
         org_id = session.org_id if redactor is None else redactor.redact_id(session.org_id)
         progress = Progress()
         _say(f"recording {topic}; Ctrl-C ends it")

@@ -96,7 +96,7 @@ def _settings(args: argparse.Namespace) -> Settings | None:
 def _assembly(settings: Settings | None, prefix: str, channel: str, org_id: str) -> Assembly:
     fields = FieldSettings() if settings is None else settings.fields
     name = "session-consumer" if settings is None else settings.service.name
-    return Assembly(org_id, name, Topics(prefix, [channel]), field_policy(fields), fields.allow_raw, "replay")
+    return Assembly(org_id, name, Topics(prefix, [channel]), field_policy(fields), fields.raw_allowed, "replay")
 
 
 def _replayed(assembly: Assembly, items: Iterator[TapItem]) -> Iterator[OutboundRecord]:
@@ -150,8 +150,10 @@ async def _to_kafka(settings: Settings, assembly: Assembly, items: Iterator[TapI
         while batch := list(itertools.islice(records, settings.batch.max_records)):
             await sink.commit(Batch(batch, 0, Position()))
             sent += len(batch)
-            sys.stderr.write(f"\r{sent} records committed")
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\r{sent} records committed")
     finally:
         await sink.close()
-    sys.stderr.write(f"\r{sent} records committed under {prefix}*\n")
+        end = "\r" if sys.stderr.isatty() else ""
+        sys.stderr.write(f"{end}{sent} records committed under {prefix}*\n")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import secrets
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from consumer import clock
 from consumer.cli.common import Subparsers, load_settings
 from consumer.errors import UsageError
 from consumer.events import TapItem
+from consumer.recording.redact import Redactor
 from consumer.recording.tap import Tap
 from consumer.recording.writer import RecordingWriter
 from consumer.service import Service
@@ -54,7 +56,8 @@ async def run(args: argparse.Namespace) -> int:
     settings = load_settings(args).settings
     configure_logging(settings.service.log_format, settings.service.log_level)
     with ExitStack() as recordings:
-        tap = None if args.record is None else _taps(args.record, recordings)
+        redact = not settings.fields.raw_allowed
+        tap = None if args.record is None else _taps(args.record, recordings, redact=redact)
         service = Service(settings, tap=tap)
         stop_on_signals(service.stop)
         await service.run()
@@ -79,7 +82,9 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
         loop.add_signal_handler(number, on_signal, number)
 
 
-def _taps(directory: Path, recordings: ExitStack) -> Callable[[str, str], Callable[[TapItem], None]]:
+def _taps(
+    directory: Path, recordings: ExitStack, *, redact: bool
+) -> Callable[[str, str], Callable[[TapItem], None]]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,8 +93,11 @@ def _taps(directory: Path, recordings: ExitStack) -> Callable[[str, str], Callab
     def make(org_id: str, channel: str) -> Callable[[TapItem], None]:
         at = datetime.fromtimestamp(clock.now_ms() / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
         path = directory / f"{channel.rpartition('/')[2]}-{at}-{os.getpid()}.avro"
-        writer = recordings.enter_context(RecordingWriter(path, org_id))
-        tap = Tap(writer.write)
+        redactor = Redactor(secrets.token_bytes(32)) if redact else None
+        writer = recordings.enter_context(
+            RecordingWriter(path, org_id if redactor is None else redactor.redact_id(org_id))
+        )
+        tap = Tap(writer.write if redactor is None else lambda item: writer.write(redactor.redact(item)))
         recordings.callback(tap.flush)
         return tap
 

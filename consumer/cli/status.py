@@ -10,10 +10,9 @@ import aiohttp
 
 from consumer import clock
 from consumer.cli.common import Subparsers, add_json_option, load_settings, write_json, write_line
-from consumer.cli.position import describe
 from consumer.delivery.names import Topics
 from consumer.kafka.connection import Cluster
-from consumer.kafka.deployment import Deployment, read_deployment
+from consumer.kafka.deployment import Deployment, describe_position, read_deployment
 from consumer.settings import Settings
 
 NAME = "status"
@@ -76,7 +75,7 @@ def summarise(settings: Settings, deployment: Deployment, page: dict[str, Any] |
     pages = {each["channel"]: each for each in (page or {}).get("subscriptions", ())}
     for channel in settings.pubsub.topics:
         committed = deployment.positions.get(channel)
-        position = None if committed is None else describe(committed, now_ms)
+        position = None if committed is None else describe_position(committed, now_ms)
         worker = pages.get(channel)
         channels.append({"channel": channel, "position": position, "worker": worker})
         if position is None:

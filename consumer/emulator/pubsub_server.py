@@ -93,7 +93,7 @@ class PubSubServer:
             else:
                 self.port = server.add_secure_port(address, grpc.ssl_server_credentials([self._tls]))
         except RuntimeError as error:
-            raise EmulatorError(f"{address} can't be listened on", "Give another --port-pubsub") from error
+            raise EmulatorError(f"{address} can't be listened on", "Give another --port-pubsub or --host") from error
         await server.start()
         self._server = server
         return self.port

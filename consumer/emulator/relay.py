@@ -48,7 +48,8 @@ class Relay:
         try:
             self._listener = await asyncio.start_server(self._accept, self._host, port)
         except OSError as error:
-            raise EmulatorError(f"{self._host}:{port} can't be listened on", "Give another --port-pubsub") from error
+            where = f"{self._host}:{port}"
+            raise EmulatorError(f"{where} can't be listened on", "Give another --port-pubsub or --host") from error
         self.port = self._listener.sockets[0].getsockname()[1]
         return self.port
 

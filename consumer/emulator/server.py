@@ -28,6 +28,7 @@ from consumer.emulator.traffic_gate import TrafficGate
 from consumer.errors import EmulatorError
 
 HOST = "127.0.0.1"
+"""Where it listens unless told otherwise: its credentials are public, so it should not be reached from outside."""
 
 
 @dataclass(frozen=True)
@@ -107,17 +108,18 @@ class EmulatedOrg:
 
 @asynccontextmanager
 async def emulated_org(
-    scenario: Scenario | None = None, *, port_pubsub: int = 0, port_rest: int = 0
+    scenario: Scenario | None = None, *, host: str = HOST, port_pubsub: int = 0, port_rest: int = 0
 ) -> AsyncIterator[EmulatedOrg]:
-    """Run an emulated org on loopback for the length of the block.
+    """Run an emulated org for the length of the block.
 
     Args:
         scenario: what it is like; None takes the defaults, without traffic.
+        host: name or IPv4 address to listen on; logins give the same one to clients.
         port_pubsub: port of the gRPC server, 0 for a free one.
         port_rest: port of the HTTP server, 0 for a free one.
 
     Raises:
-        EmulatorError: a port is taken, or a TLS file can't be read.
+        EmulatorError: the host or a port can't be listened on, or a TLS file can't be read.
     """
     scenario = scenario or Scenario()
     state, model = _state(scenario)
@@ -133,20 +135,20 @@ async def emulated_org(
     pubsub = PubSubServer(state, managed, Publisher(state), f"core/prod/{state.sessions.org_id}", _tls(scenario))
     failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
-        relay = Relay(HOST, group) if scenario.relay else None
-        faults = Faults(state, model, gate, lambda: pubsub.restart(HOST), relay)
+        relay = Relay(host, group) if scenario.relay else None
+        faults = Faults(state, model, gate, lambda: pubsub.restart(host), relay)
         runner = web.AppRunner(_application(state, faults, gate), access_log=None, shutdown_timeout=1.0)
         background: list[asyncio.Task[None]] = []
         try:
-            inner = await pubsub.start(HOST, 0 if relay else port_pubsub)
+            inner = await pubsub.start(host, 0 if relay else port_pubsub)
             outer = await relay.start(port_pubsub, inner) if relay else inner
-            rest = f"http://{HOST}:{await _listen(runner, port_rest)}"
+            rest = f"http://{host}:{await _listen(runner, host, port_rest)}"
             state.sessions.instance_url = rest
             background = [
                 group.create_task(gate.run()),
                 group.create_task(_timeline(scenario, faults)),
             ]
-            yield EmulatedOrg(scenario, f"{HOST}:{outer}", rest, model, state.bus, gate, faults, state, managed)
+            yield EmulatedOrg(scenario, f"{host}:{outer}", rest, model, state.bus, gate, faults, state, managed)
         except Exception as error:  # noqa: BLE001 - raised again below, outside the group that would wrap it
             failure = error
         finally:
@@ -194,13 +196,13 @@ def _application(state: ServerState, faults: Faults, gate: TrafficGate) -> web.A
     return application
 
 
-async def _listen(runner: web.AppRunner, port: int) -> int:
+async def _listen(runner: web.AppRunner, host: str, port: int) -> int:
     await runner.setup()
-    site = web.TCPSite(runner, HOST, port)
+    site = web.TCPSite(runner, host, port)
     try:
         await site.start()
     except OSError as error:
-        raise EmulatorError(f"{HOST}:{port} can't be listened on", "Give another --port-rest") from error
+        raise EmulatorError(f"{host}:{port} can't be listened on", "Give another --port-rest or --host") from error
     return int(runner.addresses[0][1])
 
 

@@ -42,7 +42,7 @@ class SubscriptionHealth:
         last_event_ms: commit time (Salesforce's) of the last event committed to Kafka.
         last_received_ms: when the last message came, keep-alives included.
         last_committed_ms: when the last transaction was committed.
-        position_advanced_ms: when the committed position moved last.
+        position_advanced_ms: from when the committed position is; its 72 hours count from there.
         salesforce_lag_ms: received minus commit time, of the last committed event.
         own_lag_ms: committed minus received, of the last committed event.
         credits: events asked for and not received.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from consumer.delivery.names import Topics
 from consumer.delivery.positions import CommittedPosition, Meta
@@ -12,6 +14,7 @@ from consumer.kafka.connection import Cluster
 from consumer.kafka.membership import Member, active_members, group_id
 from consumer.kafka.reading import CommittedReader
 from consumer.kafka.sink import read_entries
+from consumer.telemetry import POSITION_LIFETIME_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +62,23 @@ async def read_deployment(cluster: Cluster, topics: Topics, service: str) -> Dep
         windows={entry.window_id: entry for entry in entries if isinstance(entry, LossWindow)},
         members=tuple(members),
     )
+
+
+def describe_position(committed: CommittedPosition, now_ms: int) -> dict[str, object]:
+    """Return a committed position as JSON values that people can read."""
+    position = committed.position
+    age_ms = now_ms - position.as_of_ms(committed.last_event_ms, committed.committed_ms)
+    return {
+        "channel": committed.channel,
+        "replay_id": None if position.replay_id is None else base64.b64encode(position.replay_id).decode(),
+        "preset": None if position.replay_id is not None else position.preset.value,
+        "events_beyond": len(position.beyond),
+        "committed_at": _iso(committed.committed_ms),
+        "last_event_at": None if committed.last_event_ms is None else _iso(committed.last_event_ms),
+        "expires_in_hours": round((POSITION_LIFETIME_MS - age_ms) / 3_600_000, 1),
+        "worker": committed.worker,
+    }
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")

@@ -21,6 +21,10 @@ from consumer.settings import KafkaSettings
 MIN_MESSAGE_BYTES = 1_000_000
 """Least ``max.message.bytes`` of a topic: one of our batches must fit."""
 
+_RAW_KIND = ".quarantine"
+_RAW_MESSAGE_BYTES = 2 << 20
+"""A raw payload is up to 1 MB (Pub/Sub API guide "Allocations"); with key and headers it passes Kafka's default."""
+
 _VISIBLE_LIMIT_S = 30.0
 _DAY_MS = 86_400_000
 
@@ -54,7 +58,10 @@ class TopicSpec:
         """Return the settings the topic is created with; ``min.insync.replicas`` is left to the cluster."""
         if self.cleanup == "compact":
             return {"cleanup.policy": "compact", **_COMPACT_CONFIGS}
-        return {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+        configs = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+        if self.name.endswith(_RAW_KIND):
+            configs["max.message.bytes"] = str(_RAW_MESSAGE_BYTES)
+        return configs
 
 
 @dataclass(frozen=True, slots=True)

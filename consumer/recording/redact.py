@@ -1,9 +1,10 @@
 """Taking the content out of a recording: every value is replaced by one of the same type.
 
 Kept is what a recording is good for: which fields and parts an event has, how long texts are, booleans, values of
-Salesforce's own restricted picklists, the header's times and numbers, and the schemas. Every id becomes another
-one, the same one wherever it occurs, so that it can still be seen which events are about one record; its key prefix,
-which tells the object, stays. Everything else is replaced: texts, picklist values of the org's own, numbers, dates.
+Salesforce's own restricted picklists, the header's times, numbers and keys, event ids, and the schemas. Every record
+id becomes another one, the same one wherever it occurs, so that it can still be seen which events are about one
+record; its key prefix, which tells the object, stays. Everything else is replaced: texts, picklist values of the
+org's own, numbers, dates.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class RecordingWriter:
         try:
             self._file = path.open("xb")
         except FileExistsError as error:
-            raise exists_already(path) from error
+            raise _exists_already(path) from error
         except OSError as error:
             raise RecordingError(f"{path} can't be written: {error.strerror}", "Choose another place.") from error
         schema = avro.schema.parse(ITEM_SCHEMA_JSON)
@@ -107,6 +107,17 @@ class RecordingWriter:
         self.close()
 
 
-def exists_already(path: Path) -> RecordingError:
-    """Return the refusal to overwrite ``path``."""
+def require_new(path: Path) -> None:
+    """Refuse a path that no recording can be written to, before anything else is done.
+
+    Raises:
+        RecordingError: the file exists, or its directory doesn't.
+    """
+    if path.exists():
+        raise _exists_already(path)
+    if not path.absolute().parent.is_dir():
+        raise RecordingError(f"{path} can't be written: there is no such directory", "Choose another place.")
+
+
+def _exists_already(path: Path) -> RecordingError:
     return RecordingError(f"{path} exists already", "Choose another name; recordings are never overwritten.")

@@ -35,6 +35,7 @@ class TokenSource:
         tasks: task group that outlives all callers.
         monotonic_s: monotonic clock, seconds.
         random: returns a number in [0, 1); spreads the back-off.
+        on_login: is told of each login whether it succeeded.
 
     Attributes:
         logins: logins that brought a session.
@@ -48,8 +49,10 @@ class TokenSource:
         *,
         monotonic_s: Callable[[], float],
         random: Callable[[], float],
+        on_login: Callable[[bool], None] | None = None,
     ) -> None:
         self._login = login
+        self._on_login = on_login
         self._tasks = tasks
         self._monotonic_s = monotonic_s
         self._backoff = Backoff(random, _REJECTED_FIRST_S, _REJECTED_CAP_S)
@@ -145,12 +148,16 @@ class TokenSource:
 
     def _succeeded(self, session: Session) -> None:
         self.logins += 1
+        if self._on_login is not None:
+            self._on_login(True)  # noqa: FBT003 - the one thing there is to tell
         self._session, self._error = session, None
         self._backoff.healthy()
         _log.info("logged in", flow=self._login.flow, org_id=session.org_id, instance_url=session.instance_url)
 
     def _failed(self, error: ServiceError) -> None:
         self.failures += 1
+        if self._on_login is not None:
+            self._on_login(False)  # noqa: FBT003 - the one thing there is to tell
         self._error = error
         wait_s = error.retry_after_s if isinstance(error, LoginUnavailableError) else self._rejected_wait_s()
         self._held_until_s = self._monotonic_s() + wait_s

@@ -65,3 +65,10 @@ def test_latest_is_not_resumable_before_a_replay_id_is_known_complete() -> None:
 def test_a_forced_position_stays_marked_until_it_is_set_anew() -> None:
     position = Position(redelivery_ms=5).after_event("a", b"1").after_keepalive(b"2")
     assert position.redelivery_ms == 5
+
+
+def test_the_72_hours_of_a_backlog_count_from_its_events_and_of_an_idle_topic_from_the_keepalive() -> None:
+    reading_a_backlog = Position().after_event("a", b"1")
+    assert reading_a_backlog.as_of_ms(1_000, 9_000) == 1_000
+    assert reading_a_backlog.after_keepalive(b"2").as_of_ms(1_000, 9_000) == 9_000
+    assert reading_a_backlog.as_of_ms(None, 9_000) == 9_000

@@ -402,5 +402,15 @@ async def test_a_taken_port_is_one_sentence() -> None:
                 pass
 
 
+async def test_it_listens_on_the_host_it_is_told_and_logins_give_that_host() -> None:
+    async with emulated_org(host="localhost") as org:
+        assert org.pubsub.startswith("localhost:")
+        assert org.state.sessions.instance_url == org.rest == org.login_url
+        assert org.rest.startswith("http://localhost:")
+    with pytest.raises(EmulatorError, match="can't be listened on"):
+        async with emulated_org(host="203.0.113.9"):  # an address of RFC 5737, never this machine's
+            pass
+
+
 def test_every_code_the_server_uses_is_one_of_the_guide() -> None:
     assert len(STATUS_OF_CODE) == 41

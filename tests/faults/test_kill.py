@@ -1,0 +1,110 @@
+"""A worker killed by SIGKILL, at every boundary and at random moments, loses nothing and repeats nothing."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.broker import Broker
+from tests.crash_points import POINTS
+from tests.deployment import Deployment, deployment
+from tests.kill_loop import TOPICS, kill_again_and_again, scenario
+
+pytestmark = pytest.mark.kafka
+
+RATE = 120.0
+
+FIRST_START = (
+    "topics-made",
+    "group-joined",
+    "before-takeover",
+    "after-takeover",
+    "read-back",
+    "restored",
+    "before-transaction",
+    "sent-not-committed",
+    "end-sent",
+)
+"""Points on the way to the first commit; all of them are passed again by the next worker."""
+
+TRANSACTION = (
+    "before-transaction:3",
+    "partly-sent:5",
+    "sent-not-committed:3",
+    "end-sent:4",
+    "end-answered:3",
+    "committed-unknown-to-pipeline:3",
+)
+RESTART = ("group-joined", "before-takeover", "after-takeover", "read-back", "restored", "subscribe", "schema-fetch")
+SALESFORCE = ("events-received:4", "token:2", "token-refreshed:2", "subscribe:2")
+
+
+def test_every_point_is_tried() -> None:
+    """A point that no test dies at would prove nothing."""
+    tried = {each.partition(":")[0] for each in (*FIRST_START, *TRANSACTION, *RESTART, *SALESFORCE, "token")}
+    assert tried == POINTS.keys()
+
+
+async def die_at(place: Deployment, point: str) -> None:
+    """Start a worker that dies at a point, and see that it did and that no position is ahead of the records."""
+    worker = await place.worker(crash=point)
+    if point in {"token:2", "token-refreshed:2", "subscribe:2"}:
+        await worker.has_role("active")
+        await place.org.fault("revoke_tokens")
+        await place.org.fault("end_streams")
+    assert await worker.ended() == -signal.SIGKILL, worker.tail()
+    await place.require_position_behind()
+
+
+async def survive(place: Deployment, points: Sequence[str]) -> None:
+    """Die at one point after the other, then let a worker finish, and compare."""
+    for point in points:
+        await die_at(place, point)
+    worker = await place.worker()
+    found = await place.check()
+    found.require_clean()
+    assert found.covered == []
+    assert await worker.stop() == 0, worker.tail()
+    # What the last worker committed while it stopped must be no repeat either.
+    (await place.check()).require_clean()
+
+
+async def test_a_worker_killed_on_its_very_first_start(
+    kafka_broker: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with deployment(tmp_path, kafka_broker.bootstrap, topic_prefix, scenario(RATE, 1)) as place:
+        await survive(place, ["token", *FIRST_START])
+
+
+async def test_a_worker_killed_within_its_first_commit(kafka_broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    """The first commit may be durable although nobody learnt of it: the next worker must not start anew."""
+    async with deployment(tmp_path, kafka_broker.bootstrap, topic_prefix, scenario(RATE, 2)) as place:
+        await survive(place, ["end-answered", "committed-unknown-to-pipeline", "schema-fetch"])
+
+
+@pytest.mark.parametrize("points", [TRANSACTION, RESTART, SALESFORCE], ids=["transaction", "restart", "salesforce"])
+async def test_a_worker_killed_at_a_boundary(
+    kafka_broker: Broker, topic_prefix: str, tmp_path: Path, points: Sequence[str]
+) -> None:
+    async with deployment(tmp_path, kafka_broker.bootstrap, topic_prefix, scenario(RATE, 3)) as place:
+        first = await place.worker()
+        await place.has_committed(50)
+        await first.kill()
+        await survive(place, points)
+
+
+async def test_workers_killed_at_random_moments(kafka_broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    """The short version of ``python -m tests.kill_loop --kills 200``."""
+    org: dict[str, Any] = scenario(300.0, 4)
+    async with deployment(tmp_path, kafka_broker.bootstrap, topic_prefix, org, topics=TOPICS) as place:
+        await kill_again_and_again(place, 6, seed=4, longest_life_s=3.0)
+        worker = await place.worker()
+        found = await place.check()
+        found.require_clean()
+        assert found.covered == []
+        assert found.records > 300
+        assert await worker.stop() == 0, worker.tail()
