@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,9 @@ from consumer.subscription import Subscription
 class Commands:
     """Follows the ``control`` topic; what was commanded before the start counts too.
 
+    It can be entered again after an outage. What was told before is then not told again, because an old ``resume``
+    must not end a new halt; only retries are, because nobody waits for their end any more.
+
     Args:
         cluster: the cluster.
         topics: the deployment's topic names.
@@ -35,16 +39,19 @@ class Commands:
     def __init__(self, cluster: Cluster, topics: Topics) -> None:
         self._cluster = cluster
         self._topics = topics
-        self._tail = ControlTail(cluster, topics.control)
+        self._tail: ControlTail | None = None
+        self._told: set[Command] = set()
 
     async def __aenter__(self) -> Self:
-        await self._tail.__aenter__()
+        self._tail = await ControlTail(self._cluster, self._topics.control).__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._tail.__aexit__(kind, error, trace)
+        tail, self._tail = self._tail, None
+        if tail is not None:
+            await tail.__aexit__(kind, error, trace)
 
     async def follow(self) -> AsyncIterator[Command]:
         """Yield the commands in force, then every new one, for ever.
@@ -53,35 +60,56 @@ class Commands:
             KafkaUnavailableError: no broker answered.
             ForeignStateError: something else, or a newer version, writes to the topic.
         """
-        for command in in_force([_entry(record) for record in await self._tail.past()]):
-            yield command
-        async for record in self._tail.follow():
-            entry = _entry(record)
-            if not isinstance(entry, Withdrawn):
-                yield entry
+        tail = self._tail
+        if tail is None:
+            raise RuntimeError("Commands is not entered")
+        for command in in_force([_entry(record) for record in await tail.past()]):
+            if command not in self._told:
+                yield self._telling(command)
+        async with aclosing(tail.follow()) as records:
+            async for record in records:
+                entry = _entry(record)
+                if not isinstance(entry, Withdrawn):
+                    yield self._telling(entry)
 
-    def apply(self, command: Command, subscription: Subscription, *, active: bool, tasks: asyncio.TaskGroup) -> None:
-        """Tell one subscription what was commanded.
+    def _telling(self, command: Command) -> Command:
+        if not isinstance(command, RetryQuarantine):
+            self._told.add(command)
+        return command
+
+    def apply(self, command: Command, subscriptions: Sequence[Subscription], tasks: asyncio.TaskGroup) -> None:
+        """Tell this worker's subscriptions what was commanded; a standby keeps it for the time when it works.
 
         Args:
             command: the command.
-            subscription: one of this worker's.
-            active: whether this worker runs it now; only then it can retry.
+            subscriptions: all of this worker's.
             tasks: where the end of a retry is waited for.
         """
         match command:
-            case Pause(channel=channel) if channel in {None, subscription.channel}:
-                subscription.pause()
-            case Resume(channel=channel) if channel in {None, subscription.channel}:
-                subscription.resume()
-            case RetryQuarantine() if active:
-                finished = subscription.retry(command.window_ids or ())
-                tasks.create_task(self._withdraw(command, finished))
+            case Pause(channel=channel):
+                for subscription in _meant(subscriptions, channel):
+                    subscription.pause()
+            case Resume(channel=channel):
+                for subscription in _meant(subscriptions, channel):
+                    subscription.resume()
+            case RetryQuarantine():
+                asked = [(each, each.retry(command.window_ids or ())) for each in subscriptions]
+                for _, finished in asked:
+                    tasks.create_task(self._withdraw(command, finished, asked))
 
-    async def _withdraw(self, command: RetryQuarantine, finished: asyncio.Event) -> None:
-        """Take a command back once it is carried out, so that a restart does not carry it out again."""
+    async def _withdraw(
+        self, command: RetryQuarantine, finished: asyncio.Event, asked: Sequence[tuple[Subscription, asyncio.Event]]
+    ) -> None:
+        """Take a command back once all that work here have carried it out, so that a restart does not do it again."""
         await finished.wait()
+        for subscription, other in asked:
+            if subscription.running:
+                await other.wait()
         await send_command(self._cluster, encode_command(self._topics, Withdrawn(command_key(command)), 0))
+
+
+def _meant(subscriptions: Sequence[Subscription], channel: str | None) -> list[Subscription]:
+    return [each for each in subscriptions if channel in {None, each.channel}]
 
 
 def in_force(entries: Sequence[ControlEntry]) -> list[Command]:

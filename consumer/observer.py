@@ -41,6 +41,8 @@ class SubscriptionObserver:
         self._windows: set[str] = set()
         self._position: Position | None = None
         self._last: tuple[int, int] | None = None
+        self._connected = False
+        self._waiting = False
         self._since_summary = [0, 0]
         self._summary_at_ms = 0
 
@@ -48,7 +50,9 @@ class SubscriptionObserver:
 
     def connected(self) -> None:
         """The server accepted the call."""
-        self._health.become(Role.ACTIVE)
+        self._connected = True
+        if not self._waiting:
+            self._health.become(Role.ACTIVE)
         self._log.info("stream.connected")
 
     def events(self, count: int, received_ms: int) -> None:
@@ -68,6 +72,7 @@ class SubscriptionObserver:
 
     def disconnected(self, error: ServiceError, delay_s: float) -> None:
         """The call ended; the next one follows after the delay."""
+        self._connected = False
         code = error.code if isinstance(error, PubSubError) else ""
         self._metrics.disconnected(code or type(error).__name__)
         self._health.become(Role.FAILING, error.message, advice_for(error))
@@ -77,6 +82,10 @@ class SubscriptionObserver:
 
     def processed(self, event: ReceivedEvent, outcome: Outcome) -> None:
         """An event was processed; it is not committed yet."""
+        if self._waiting:
+            self._waiting = False
+            if self._connected:
+                self._health.become(Role.ACTIVE)
         if outcome.event_ms is not None:
             self._last = (outcome.event_ms, event.received_ms)
         if outcome.window is not None:
@@ -90,6 +99,7 @@ class SubscriptionObserver:
 
     def waiting_for_schema(self, schema_id: str, error: ServiceError) -> None:
         """The stream is held up by a schema."""
+        self._waiting = True
         self._health.become(Role.FAILING, error.message, advice_for(error))
         self._log.warning("schema.unavailable", schema_id=schema_id, reason=error.message)
 
@@ -103,8 +113,6 @@ class SubscriptionObserver:
         health.last_committed_ms = now_ms
         health.last_event_ms = last_event_ms
         health.open_windows = len(self._windows)
-        if health.role is Role.FAILING and health.last_received_ms is not None:
-            health.become(Role.ACTIVE)
         if batch.position != self._position:
             self._position = batch.position
             as_of_ms = batch.position.as_of_ms(last_event_ms, now_ms)
@@ -139,6 +147,7 @@ class SubscriptionObserver:
 
     def streaming(self, pipeline: Pipeline) -> None:
         """A generation begins."""
+        self._connected = self._waiting = False
         self._metrics.halted(None)
         self._metrics.paused(paused=False)
         self._metrics.buffered(lambda: pipeline.buffer.events)
@@ -169,6 +178,8 @@ class SubscriptionObserver:
 
     def standby(self) -> None:
         """Another worker has this subscription."""
+        self._metrics.halted(None)
+        self._metrics.paused(paused=False)
         self._health.become(Role.STANDBY)
         self._log.info("standby")
 

@@ -173,6 +173,8 @@ class Pipeline:
     def drain(self) -> None:
         """Ask for no more events and commit what is here; ``run`` returns after that."""
         self._drain.set()
+        # A reader cancelled before its first step never gets to close the buffer itself.
+        self._buffer.close()
         if self._reader is not None:
             self._reader.cancel()
 
@@ -310,6 +312,9 @@ class Pipeline:
         backoff = Backoff(self._clocks.random)
         began_ms = self._monotonic_ms()
         while True:
+            if self._batch.suspect_since_ms is None or self._wait_ms() == 0:
+                # What came before must not wait for an answer that can take long.
+                await self._cut()
             try:
                 schema_json = await self._schemas.fetch(event.schema_id)
             except SchemaRefusedError as error:
@@ -323,7 +328,6 @@ class Pipeline:
             else:
                 self._processor.learn(event.schema_id, schema_json)
                 return
-            await self._cut()
             await self._pause(backoff.next_delay())
 
     async def _pause(self, seconds: float) -> None:

@@ -204,14 +204,14 @@ class Service:
     async def _steer(self, channels: list[_Channel]) -> None:
         """Carry out what is commanded on the ``control`` topic, through outages of Kafka."""
         backoff = Backoff(random.random)
-        while True:
+        commands = Commands(self._cluster, self._topics)
+        subscriptions = [channel.subscription for channel in channels]
+        while not self._stop.is_set():
             try:
-                async with Commands(self._cluster, self._topics) as commands, task_group() as group:
+                async with commands, task_group() as group:
                     async for command in commands.follow():
                         backoff.healthy()
-                        for channel in channels:
-                            active = channel.task is not None and not channel.task.done()
-                            commands.apply(command, channel.subscription, active=active, tasks=group)
+                        commands.apply(command, subscriptions, group)
             except ServiceError as error:
                 delay_s = backoff.next_delay(1.0)
                 _log.warning("control.interrupted", reason=error.message, next_try_s=round(delay_s, 1))

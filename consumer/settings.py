@@ -86,16 +86,21 @@ class SalesforceSettings(Group):
     """OAuth flow; ``password`` is OAuth with a client_id and SOAP login (legacy) without; ``session`` takes a ready
     access_token."""
     client_id: str | None = None
+    """Consumer key of the app; not needed with SOAP login and a ready session."""
     client_secret: SecretStr | None = None
+    """Consumer secret of the app."""
     username: str | None = None
+    """User of the jwt and password flows."""
     password: SecretStr | None = None
     """Password and security token, joined."""
     private_key_file: Path | None = None
     """PEM key of the JWT bearer flow."""
     refresh_token: SecretStr | None = None
+    """Refresh token of a connected app that does not rotate it; otherwise use refresh_token_file."""
     refresh_token_file: Path | None = None
     """Where the refresh token is read from and a rotated one is written to, atomically."""
     access_token: SecretStr | None = None
+    """Ready token of auth = "session"; no other can be fetched when it expires."""
     instance_url: HttpUrl | None = None
     """Needed with auth = "session"; otherwise the login's answer gives it."""
     org_id: str | None = None
@@ -110,8 +115,11 @@ class PubSubSettings(Group):
     """The change event stream."""
 
     endpoint: HostPort = "api.pubsub.salesforce.com:7443"
+    """Pub/Sub API server."""
     tls: bool = True
+    """False only for the emulated org."""
     topics: tuple[CdcTopic, ...] = Field(default=("/data/MessagingSessionChangeEvent",), min_length=1)
+    """Channels to read: of one object, /data/ChangeEvents, or a custom one (__chn)."""
     start: Literal["snapshot", "earliest", "latest"] = "snapshot"
     """Where a first start begins."""
     on_lost_position: Literal["resync", "earliest", "latest", "halt"] = "resync"
@@ -127,8 +135,11 @@ class RetentionSettings(Group):
 
     changes: DurationMs = 30 * 86_400_000
     history: DurationMs = 400 * 86_400_000
+    """Of topics that are not written yet."""
     sharing: DurationMs = 400 * 86_400_000
+    """Of topics that are not written yet."""
     feed: DurationMs = 30 * 86_400_000
+    """Of topics that are not written yet."""
     coverage: DurationMs = 400 * 86_400_000
     quarantine: DurationMs = 14 * 86_400_000
 
@@ -137,12 +148,19 @@ class KafkaSettings(Group):
     """The Kafka cluster and its topics."""
 
     bootstrap_servers: str = Field(min_length=1)
+    """host:port of one or more brokers, comma-separated."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to connect and log in."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """Used with the two SASL protocols."""
     sasl_username: str | None = None
+    """User name for the brokers."""
     sasl_password: SecretStr | None = None
+    """Password for the brokers."""
     ca_file: Path | None = None
+    """Root certificates for the brokers, in place of the system's."""
     topic_prefix: str = Field(default="salesforce.", pattern=r"^[A-Za-z0-9._-]*$", max_length=100)
+    """First part of every topic name; one per org."""
     partitions: int = Field(default=6, ge=1, le=1000)
     """Partitions of the topics this service creates; never change it for existing topics."""
     replication_factor: int = Field(default=-1, ge=-1)
@@ -150,6 +168,7 @@ class KafkaSettings(Group):
     create_topics: bool = True
     """Create missing topics; if false they are only verified."""
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
+    """Compression of the batches sent."""
     session_timeout: DurationMs = 10_000
     """After this much silence of a dead worker a standby takes over."""
     transaction_timeout: DurationMs = 60_000
@@ -161,8 +180,11 @@ class BatchSettings(Group):
     """When a transaction is cut: whichever comes first."""
 
     max_records: int = Field(default=500, ge=1)
+    """Cut a transaction at this many records."""
     max_bytes: SizeBytes = 1 << 20
+    """Cut it at this many bytes of keys and values."""
     max_age: DurationMs = 100
+    """Cut it when its oldest event is this old."""
 
 
 class FieldSettings(Group):
@@ -199,6 +221,7 @@ class ServiceSettings(Group):
     log_format: Literal["auto", "json", "console"] = "auto"
     """``auto`` is console on a terminal and JSON elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level that is logged, to stderr."""
     shutdown_grace_s: float = Field(default=20.0, gt=0)
     """How long a stop may take before open work is given up, seconds."""
 

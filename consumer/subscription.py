@@ -7,17 +7,22 @@ and begin the next generation from the committed position, recover a lost positi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from consumer.backoff import Backoff
 from consumer.delivery.coverage import window_for_first_start, window_for_lost_position
 from consumer.errors import (
     KafkaRefusedError,
+    LoginError,
     LoginRejectedError,
     PositionLostError,
+    SchemaRefusedError,
+    SchemaUnavailableError,
     ServiceError,
+    TokenRefusedError,
     TopicRefusedError,
 )
 from consumer.events import LossWindow, OutboundRecord, ReceivedEvent
@@ -63,7 +68,7 @@ class SubscriptionObserver(PipelineObserver, Protocol):
 class QuarantineReader(Protocol):
     """Reads the quarantine topic."""
 
-    def events(self, window_ids: Collection[str]) -> AsyncIterator[ReceivedEvent]:
+    def events(self, window_ids: Collection[str]) -> AsyncGenerator[ReceivedEvent, None]:
         """Yield the quarantined events of these windows, oldest first."""
         ...
 
@@ -95,6 +100,14 @@ class Parts:
     schemas: SchemaSource
     quarantine: QuarantineReader
     records: InternalRecords
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """One request to process quarantined events again; no window ids mean all that are open."""
+
+    window_ids: frozenset[str]
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Subscription:
@@ -131,8 +144,14 @@ class Subscription:
         self._pause_wanted = False
         self._halted = False
         self._worked = False
-        self._retries: set[str] | None = None
-        self._retried = asyncio.Event()
+        self._recovered = False
+        self._running = False
+        self._retries: list[_Retry] = []
+
+    @property
+    def running(self) -> bool:
+        """Whether ``run`` is at work: not in a standby."""
+        return self._running
 
     def stop(self) -> None:
         """Commit what is decoded and return from ``run``."""
@@ -148,19 +167,21 @@ class Subscription:
         """End a pause or a halt."""
         self._pause_wanted = False
         self._halted = False
+        self._recovered = False
         self._changed.set()
 
     def retry(self, window_ids: Collection[str]) -> asyncio.Event:
         """Process quarantined events again; none named means all whose window is open.
 
+        A standby, and one that is paused or halted, does it as soon as it works.
+
         Returns:
             Set when it is done.
         """
-        if self._retries is None:
-            self._retried = asyncio.Event()
-        self._retries = (self._retries or set()) | set(window_ids)
+        retry = _Retry(frozenset(window_ids))
+        self._retries.append(retry)
         self._interrupt()
-        return self._retried
+        return retry.finished
 
     def _interrupt(self) -> None:
         self._changed.set()
@@ -174,14 +195,20 @@ class Subscription:
             ProducerFencedError: another worker has taken over.
             ServiceError: what can't work was asked for; only before anything has ever worked.
         """
-        while True:
-            await self._until_wanted()
-            if self._stopping:
-                return
-            try:
-                await self._generation()
-            except ServiceError as error:
-                await self._react(error)
+        self._running = True
+        # A new assignment is a new start: whoever had the channel meanwhile did not wait for `resume` either.
+        self._halted = self._recovered = False
+        try:
+            while True:
+                await self._until_wanted()
+                if self._stopping:
+                    return
+                try:
+                    await self._generation()
+                except ServiceError as error:
+                    await self._react(error)
+        finally:
+            self._running = False
 
     async def _until_wanted(self) -> None:
         while (self._pause_wanted or self._halted) and not self._stopping:
@@ -222,12 +249,14 @@ class Subscription:
                 position = await self._first_start(sink)
             elif position.replay_id is not None:
                 self._worked = True
-            if self._retries is not None:
+            elif not position.resumable:
+                await self._begin_again_at_latest(sink, restored, position)
+            if self._retries:
                 await self._retry_quarantined(sink, restored, position)
             try:
                 await self._stream(sink, restored, position)
             except PositionLostError as error:
-                if self._choices.on_lost_position == "halt":
+                if self._choices.on_lost_position == "halt" or self._recovered:
                     raise
                 await self._recover_position(error)
         finally:
@@ -244,7 +273,7 @@ class Subscription:
             clocks=self._clocks,
             observer=self._observer,
         )
-        if self._stopping or self._pause_wanted or self._retries is not None:
+        if self._stopping or self._pause_wanted or self._retries:
             return
         self._pipeline = pipeline
         self._observer.streaming(pipeline)
@@ -254,6 +283,7 @@ class Subscription:
             self._pipeline = None
             if pipeline.commits:
                 self._worked = True
+                self._recovered = False
                 self._backoff.healthy()
 
     async def _first_start(self, sink: Sink) -> Position:
@@ -269,8 +299,18 @@ class Subscription:
         await self._commit_windows(sink, windows, position, None)
         return position
 
+    async def _begin_again_at_latest(self, sink: Sink, restored: Restored, position: Position) -> None:
+        """Own up to what LATEST skips when it begins a second time, unless an open window tells it already."""
+        if any(window.to_ms is None for window in restored.windows.values()):
+            return
+        window = window_for_first_start(self.channel, self._clocks.now_ms(), preset=Preset.LATEST)
+        await self._commit_windows(sink, (window,), position, restored.last_event_ms)
+
     async def _recover_position(self, error: PositionLostError) -> None:
-        """Open the loss window and set the new beginning in one transaction."""
+        """Open the loss window and set the new beginning in one transaction.
+
+        A position that is lost again before anything was committed is not recovered a second time, but halts.
+        """
         sink = self._parts.sink()
         try:
             restored = await sink.open()
@@ -282,6 +322,7 @@ class Subscription:
             )
             position = Position(preset=preset, redelivery_ms=now_ms)
             await self._commit_windows(sink, (window,), position, restored.last_event_ms)
+            self._recovered = True
         finally:
             await sink.close()
 
@@ -297,36 +338,48 @@ class Subscription:
         self._observer.windows_opened(windows)
 
     async def _retry_quarantined(self, sink: Sink, restored: Restored, position: Position) -> None:
-        """Process quarantined events again; what works now is sent and its window closed in one transaction."""
-        wanted = self._retries or set()
-        windows = {key: window for key, window in restored.windows.items() if not wanted or key in wanted}
+        """Process quarantined events again; what works now is sent and its window closed in one transaction.
+
+        Requests are only done with at the end: after a failure, or a stop half-way, they are carried out again.
+        """
+        asked = tuple(self._retries)
+        everything = any(not retry.window_ids for retry in asked)
+        wanted = frozenset[str]().union(*(retry.window_ids for retry in asked))
+        windows = {key: window for key, window in restored.windows.items() if everything or key in wanted}
         processor = self._parts.processor()
         records: list[OutboundRecord] = []
         events = 0
-        async for event in self._parts.quarantine.events(frozenset(windows)):
-            window = windows.pop(event.window_id or "", None)
-            if window is None:
-                continue
-            await self._learn(processor, event)
-            outcome = processor.process_again(event, window)
-            self._observer.retried(event, outcome.error)
-            if outcome.error is None:
-                records.extend(outcome.records)
-                events += 1
-            if events >= _RETRY_BATCH:
-                await self._commit_retried(sink, records, events, restored, position)
-                records, events = [], 0
+        async with aclosing(self._parts.quarantine.events(frozenset(windows))) as quarantined:
+            async for event in quarantined:
+                if self._stopping:
+                    break
+                window = windows.pop(event.window_id or "", None)
+                if window is None:
+                    continue
+                await self._learn(processor, event)
+                outcome = processor.process_again(event, window)
+                self._observer.retried(event, outcome.error)
+                if outcome.error is None:
+                    records.extend(outcome.records)
+                    events += 1
+                if events >= _RETRY_BATCH:
+                    await sink.commit(Batch(records, events, position))
+                    records, events = [], 0
         if events:
-            await self._commit_retried(sink, records, events, restored, position)
-        self._retries = None
-        self._retried.set()
-
-    async def _commit_retried(
-        self, sink: Sink, records: list[OutboundRecord], events: int, restored: Restored, position: Position
-    ) -> None:
-        records.append(self._parts.records.position(position, restored.last_event_ms, self._clocks.now_ms()))
-        await sink.commit(Batch(records, events, position))
+            await sink.commit(Batch(records, events, position))
+        if self._stopping:
+            return
+        for retry in asked:
+            self._retries.remove(retry)
+            retry.finished.set()
 
     async def _learn(self, processor: Processor, event: ReceivedEvent) -> None:
-        if not processor.knows(event.schema_id):
-            processor.learn(event.schema_id, await self._parts.schemas.fetch(event.schema_id))
+        """Fetch the event's schema; want of one leaves the event in quarantine, it does not hold the stream up."""
+        if processor.knows(event.schema_id):
+            return
+        try:
+            schema_json = await self._parts.schemas.fetch(event.schema_id)
+        except (SchemaRefusedError, SchemaUnavailableError, LoginError, TokenRefusedError) as error:
+            processor.refuse(event.schema_id, error)
+        else:
+            processor.learn(event.schema_id, schema_json)

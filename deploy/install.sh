@@ -82,7 +82,7 @@ if [ "$home" != "$PWD $version" ] || ! .venv/bin/python -m pip --version >/dev/n
 fi
 rm -f .venv/installed-runtime .venv/installed-demo .venv/installed-dev
 
-echo "Installing the $set_name packages into .venv with Python $version; this takes about a minute, once."
+echo "Installing the $set_name packages into .venv with Python $version; this takes about a minute, once." >&2
 .venv/bin/python -m pip install --quiet --require-hashes -r "$lock" ||
     fail "pip could not install the packages (its message is above): check the network, or set HTTPS_PROXY or PIP_INDEX_URL, and run it again."
 # setuptools warns at length about editable installations, on some Pythons only; a failure shows it all.

@@ -38,7 +38,7 @@ class TopicReader:
         self._everything = AIOKafkaConsumer(**options, isolation_level="read_uncommitted")
         self._partitions: set[TopicPartition] = set()
         self.records: list[ReadRecord] = []
-        self._accounted: set[str] = set()
+        self._seen: set[str] = set()
         self._windows: list[Window] = []
 
     async def start(self) -> None:
@@ -85,9 +85,7 @@ class TopicReader:
         self.records.append(record)
         match kind_of(record.topic):
             case "changes":
-                self._accounted.add(record.headers["ce_id"].decode())
-            case "quarantine":
-                self._accounted.add(record.headers["event_id"].decode())
+                self._seen.add(record.headers["ce_id"].decode())
             case "coverage":
                 window = opened_window(record.key, json.loads(record.value or b"null"))
                 if window is not None:
@@ -109,17 +107,25 @@ class TopicReader:
         partitions = [each for each in await self._discover() if kind_of(each.topic) == "changes"]
         return sum((await self._everything.end_offsets(partitions)).values())
 
-    def missing(self, published: Sequence[Published]) -> list[str]:
-        """Return what is neither committed nor owned up to; a quick look, for waiting."""
-        found: list[str] = []
+    def untold(self, published: Sequence[Published]) -> tuple[list[str], list[str]]:
+        """Return the changes that have no record, owned up to by a loss window or not; a quick look, for waiting.
+
+        Returns:
+            Those that no window covers, and those that one covers.
+        """
+        missing: list[str] = []
+        covered: list[str] = []
         for event in published:
-            names = [f"{event.event_id}:{each}" for each in event.real_ids] if event.tells else [event.event_id]
-            for name, record_id in zip(names, event.real_ids or (None,), strict=False):
-                if name in self._accounted or event.event_id in self._accounted:
-                    continue
-                if not any(window.covers(event, record_id) for window in self._windows):
-                    found.append(name)
-        return found
+            for record_id in event.real_ids if event.tells else (None,):
+                name = f"{event.event_id}:{record_id}"
+                if name not in self._seen:
+                    owned_up = any(window.covers(event, record_id) for window in self._windows)
+                    (covered if owned_up else missing).append(name)
+        return missing, covered
+
+    def missing(self, published: Sequence[Published]) -> list[str]:
+        """Return the changes that have no record and no loss window."""
+        return self.untold(published)[0]
 
 
 class Deployment:
@@ -159,26 +165,33 @@ class Deployment:
         whole = any(topic.endswith(("__chn", "/ChangeEvents")) for topic in self.topics)
         return await self.org.published(None if whole else self.topics)
 
-    async def committed(self, limit_s: float = LIMIT_S) -> list[Published]:
-        """Wait until all that is published now is committed or covered, and return it.
+    async def committed(self, limit_s: float = LIMIT_S, *, covered: int = 0) -> list[Published]:
+        """Wait until all that is published now is committed, but for so many changes that loss windows cover.
+
+        Returns:
+            What was published.
 
         Raises:
             AssertionError: it did not happen in time; says what is missing.
         """
         published = await self.published()
-        missing: list[str] = []
+        untold: tuple[list[str], list[str]] = ([], [])
 
-        async def none_missing() -> bool:
-            nonlocal missing
+        async def all_there() -> bool:
+            nonlocal untold
             await self.reader.read()
-            missing = self.reader.missing(published)
-            return not missing
+            untold = self.reader.untold(published)
+            return not untold[0] and len(untold[1]) == covered
 
         try:
-            await until(none_missing, "everything committed", limit_s)
+            await until(all_there, "everything committed", limit_s)
         except AssertionError as error:
+            missing, owned_up = untold
             tails = "".join(f"\n{child.name}: {child.tail()}" for child in self.lab.children if child is not self.org)
-            raise AssertionError(f"{error}: {len(missing)} missing, such as {missing[:3]}{tails}") from None
+            raise AssertionError(
+                f"{error}: {len(missing)} missing, such as {missing[:3]}, and {len(owned_up)} covered by windows "
+                f"({covered} expected), such as {owned_up[:3]}{tails}"
+            ) from None
         return published
 
     async def has_committed(self, records: int, limit_s: float = LIMIT_S) -> None:
@@ -189,10 +202,15 @@ class Deployment:
 
         await until(enough, f"{records} records committed", limit_s)
 
-    async def check(self, *, replay_ids_kept: bool = True) -> Findings:
-        """Stop the traffic, wait until all is committed, and return what the ledger checker finds."""
+    async def check(self, *, covered: int = 0, replay_ids_kept: bool = True) -> Findings:
+        """Stop the traffic, wait until all is committed, and return what the ledger checker finds.
+
+        Args:
+            covered: changes that are to have a loss window and no record.
+            replay_ids_kept: as for :func:`tests.ledger.check`.
+        """
         await self.org.traffic(paused=True)
-        published = await self.committed()
+        published = await self.committed(covered=covered)
         return check(published, await self.reader.read_settled(), replay_ids_kept=replay_ids_kept)
 
     async def require_position_behind(self) -> None:

@@ -102,10 +102,12 @@ async def run(kills: int, rate: float, seed: int, bootstrap: str) -> Findings:
             _say("draining")
             published = await place.committed(_DRAIN_LIMIT_S)
             code = await worker.stop()
-            found = check(published, await place.reader.read_settled())
-            aborted = await place.reader.written() - found.records
+            records = await place.reader.read_settled()
+            offsets = await place.reader.written()
+    # Minutes of validating come after the connections are closed, which would not outlive them.
+    found = check(published, records)
     _say(f"{kills} kills ({useful} of workers that had committed, last worker's exit code {code})")
-    _say(f"{aborted} offsets hold aborted records and transaction markers")
+    _say(f"{offsets - found.records} offsets hold aborted records and transaction markers")
     _say(str(found))
     return found
 

@@ -103,8 +103,10 @@ class Child:
             raise AssertionError(f"{self.name} did not say {facts} within {limit_s:g} s: {self.tail()}") from None
 
     def forget(self) -> None:
-        """Drop the lines said so far, so that ``said`` waits for new ones."""
+        """Drop the lines said so far, so that ``said`` waits for new ones; addresses stay."""
+        kept = [line for line in self.lines if "url" in line]
         self.lines.clear()
+        self.lines.extend(kept)
 
     def count(self, **facts: Any) -> int:
         """Return how many kept lines have these facts."""

@@ -75,12 +75,11 @@ async def _transaction(settings: Settings, cluster: Cluster, topics: Topics) -> 
 async def _deployment(
     settings: Settings, cluster: Cluster, topics: Topics, org_id: str | None, now_ms: Callable[[], int]
 ) -> AsyncIterator[Finding]:
-    existing = await describe_topics(cluster, [topics.positions])
-    if topics.positions not in existing:
-        yield ok("position", "none yet; the first run begins with pubsub.start")
-        yield skipped("workers", "nothing has run yet")
-        return
     try:
+        if topics.positions not in await describe_topics(cluster, [topics.positions]):
+            yield ok("position", "none yet; the first run begins with pubsub.start")
+            yield skipped("workers", "nothing has run yet")
+            return
         deployment = await read_deployment(cluster, topics, settings.service.name)
     except ServiceError as error:
         yield failed("position", error)
@@ -105,7 +104,7 @@ def _position(channel: str, deployment: Deployment, now_ms: int) -> Finding:
     if committed is None:
         return ok("position", f"{channel}: none yet; the first run begins with pubsub.start")
     hours = float(str(describe_position(committed, now_ms)["expires_in_hours"]))
-    seen = f"{channel}: committed {72 - hours:.1f} hours ago, expires in {hours:.1f}"
+    seen = f"{channel}: {72 - hours:.1f} hours old, expires in {hours:.1f} hours"
     if hours <= 0:
         return warn("position", seen, "It is probably lost: the next run acts as pubsub.on_lost_position says.")
     if hours < _EXPIRY_WARNING_H:

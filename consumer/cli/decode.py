@@ -89,13 +89,19 @@ def printable(value: Any) -> Any:
 
 def _payload(args: argparse.Namespace) -> bytes:
     if args.base64 is not None:
-        try:
-            return base64.b64decode(args.base64.strip(), validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise UsageError("--base64 is not base64 text", "Copy it whole, without line breaks.") from error
+        return _from_base64(args.base64)
     if args.payload == "-":
         return sys.stdin.buffer.read(_MAX_PAYLOAD)
     return _read(Path(args.payload))
+
+
+def _from_base64(text: str) -> bytes:
+    """Take base64 as logs and tools print it: wrapped, unpadded or in the URL-safe alphabet."""
+    packed = "".join(text.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+    try:
+        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UsageError("--base64 is not base64 text", "Copy the whole text") from error
 
 
 def _read_text(path: Path) -> str:

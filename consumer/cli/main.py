@@ -92,8 +92,8 @@ def _command_name(arguments: Sequence[str]) -> str | None:
     name: str | None = finder.parse_known_args(arguments)[0].command
     if name is not None and name not in COMMANDS:
         alike = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {alike[0]!r}?" if alike else ""
-        raise UsageError(f"there is no command {name!r}{hint}", f"'{PROGRAM} --help' lists them all")
+        hint = f"Did you mean {alike[0]!r}? " if alike else ""
+        raise UsageError(f"there is no command {name!r}", f"{hint}'{PROGRAM} --help' lists them all")
     return name
 
 

@@ -97,8 +97,9 @@ async def _force(
     old = deployment.positions.get(channel)
     if old is None or deployment.meta is None:
         raise UsageError(f"Nothing is committed for {channel} yet", "Choose the beginning with pubsub.start.")
-    if deployment.active:
-        names = ", ".join(member.client_id for member in deployment.active)
+    if deployment.members:
+        # While the group rebalances nobody is assigned anything, although all are alive.
+        names = ", ".join(member.client_id for member in deployment.members)
         raise UsageError(f"A worker is active ({names})", "Stop all workers of this deployment first.")
     now_ms = clock.now_ms()
     new = _target(args, settings, now_ms)

@@ -72,6 +72,8 @@ def summarise(settings: Settings, deployment: Deployment, page: dict[str, Any] |
     problems: list[str] = []
     if not deployment.active:
         problems.append("no worker is active; start one with `session-consumer run`")
+    if page is not None and page.get("service") != settings.service.name:
+        page = None  # another deployment's worker listens there
     pages = {each["channel"]: each for each in (page or {}).get("subscriptions", ())}
     for channel in settings.pubsub.topics:
         committed = deployment.positions.get(channel)

@@ -6,7 +6,7 @@ running subscription over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
@@ -46,14 +46,20 @@ def decode_owned(data: bytes) -> frozenset[int]:
     return frozenset(int(part) for part in parts if part.isdigit())
 
 
-def stay_assignor() -> type[Any]:
-    """Return an assignor class of its own for one consumer: the client keeps no assignor instances."""
+def stay_assignor(member_id: Callable[[], str]) -> type[Any]:
+    """Return an assignor class of its own for one consumer: the client keeps no assignor instances.
+
+    Args:
+        member_id: gives the consumer's present id in the group. A worker that was frozen comes back under a new id
+            and claims nothing: what it owned belongs to its successor by now.
+    """
 
     class Stay(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka ships no types
         """Assigns one topic's partitions by :func:`spread`."""
 
         name = NAME
         owned: frozenset[int] = frozenset()
+        owner = ""
 
         @classmethod
         def assign(cls, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,10 +75,12 @@ def stay_assignor() -> type[Any]:
 
         @classmethod
         def metadata(cls, topics: Iterable[str]) -> Any:
-            return ConsumerProtocolMemberMetadata(_VERSION, list(topics), encode_owned(cls.owned))
+            owned = cls.owned if cls.owner == member_id() else ()
+            return ConsumerProtocolMemberMetadata(_VERSION, list(topics), encode_owned(owned))
 
         @classmethod
         def on_assignment(cls, assignment: Any) -> None:
             cls.owned = frozenset(pair.partition for pair in assignment.partitions())
+            cls.owner = member_id()
 
     return Stay

@@ -5,7 +5,7 @@ What the bytes mean is :mod:`consumer.delivery.control`'s business.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -81,7 +81,7 @@ class ControlTail:
             keys.append((latest[each.partition], each.partition, each.offset))
         return [each for _, each in sorted(zip(keys, found, strict=True), key=lambda pair: pair[0])]
 
-    async def follow(self) -> AsyncIterator[ControlRecord]:
+    async def follow(self) -> AsyncGenerator[ControlRecord, None]:
         """Yield what is added after :meth:`past`, for ever; outages of Kafka are waited out.
 
         Raises:

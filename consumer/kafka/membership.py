@@ -90,7 +90,7 @@ class Membership:
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=max(1, session_ms // 3),
             rebalance_timeout_ms=rebalance_ms,
-            partition_assignment_strategy=(stay_assignor(),),
+            partition_assignment_strategy=(stay_assignor(lambda: self.member_id),),
         )
 
     async def __aenter__(self) -> Self:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing
 from typing import Any
 
 import structlog
@@ -28,7 +29,7 @@ class QuarantineTopic:
         self._cluster = cluster
         self._topic = topic
 
-    async def records(self) -> AsyncIterator[Any]:
+    async def records(self) -> AsyncGenerator[Any, None]:
         """Yield the records as the client gives them, in order within each partition.
 
         Raises:
@@ -40,18 +41,19 @@ class QuarantineTopic:
                 for record in piece:
                     yield record
 
-    async def events(self, window_ids: Collection[str]) -> AsyncIterator[ReceivedEvent]:
+    async def events(self, window_ids: Collection[str]) -> AsyncGenerator[ReceivedEvent, None]:
         """Yield the events whose loss window is one of these; those kept without payload are left out.
 
         Raises:
             KafkaUnavailableError: no broker answered in time.
             ForeignStateError: something else writes to the topic.
         """
-        async for record in self.records():
-            try:
-                event = read_quarantine(record.key or b"", record.value, record.headers)
-            except EventError as error:
-                _log.warning("quarantine.no_payload", reason=error.message)
-                continue
-            if event.window_id in window_ids:
-                yield event
+        async with aclosing(self.records()) as records:
+            async for record in records:
+                try:
+                    event = read_quarantine(record.key or b"", record.value, record.headers)
+                except EventError as error:
+                    _log.warning("quarantine.no_payload", reason=error.message)
+                    continue
+                if event.window_id in window_ids:
+                    yield event

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from consumer.events import TapItem
 from consumer.recording.format import ITEM_SCHEMA, ORG_ID_META, checksum, from_datum
 
 _MAGIC = b"Obj\x01"
+_MOST_BLOCK_BYTES = 256 << 20
+"""A block has at most a hundred items of about 1 MB; more comes out of a hostile file."""
+
+_MOST_TRAILER_BYTES = 4
 _RECORD_AGAIN = "Copy it again from where it was written, or record again."
 _FROM_RECORD = "Give a file that `session-consumer record` wrote."
 
@@ -97,9 +102,10 @@ class Recording:
     def __iter__(self) -> Iterator[TapItem]:
         count = check = 0
         with self._file:
+            data = self._data()
             while True:
                 try:
-                    datum = self._next_datum()
+                    datum = next(data, None)
                     if datum is None:
                         return
                     check = checksum(datum, check)
@@ -114,18 +120,43 @@ class Recording:
                 yield item
                 count += 1
 
-    def _next_datum(self) -> dict[str, Any] | None:
-        """Return the next datum, None at the end; the library alone would not miss items of a block cut short."""
-        reader = self._reader
-        if reader.block_count == 0 and reader.datum_decoder is not None and reader.datum_decoder.reader.read(1):
-            message = "a block holds more items than it says"
-            raise ValueError(message)
-        try:
-            datum: dict[str, Any] = next(reader)
-        except StopIteration:
-            return None
-        return datum
+    def _data(self) -> Iterator[dict[str, Any]]:
+        """Yield the data of all blocks.
+
+        The blocks are taken apart here and not by the library, which lets pass a wrong count or length, a missing
+        marker, and bytes behind the end of the compressed data.
+        """
+        reader, file = self._reader, self._file
+        unpack = _UNPACK[reader.codec]
+        raw = avro.io.BinaryDecoder(file)
+        while file.tell() < reader.file_length:
+            count, length = raw.read_long(), raw.read_long()
+            block = io.BytesIO(unpack(raw.read(length)))
+            _require(count > 0 and file.read(len(reader.sync_marker)) == reader.sync_marker)
+            decoder = avro.io.BinaryDecoder(block)
+            for _ in range(count):
+                yield reader.datum_reader.read(decoder)
+            _require(not block.read(1))
 
     def _damaged(self, count: int) -> RecordingError:
         before = {0: "no item", 1: "one item"}.get(count, f"{count} items")
         return RecordingError(f"{self._path} is damaged: {before} could be read before the damage", _RECORD_AGAIN)
+
+
+def _require(fact: bool) -> None:  # noqa: FBT001 - a fact, not an option
+    if not fact:
+        message = "the blocks are not as they were written"
+        raise ValueError(message)
+
+
+def _inflated(data: bytes) -> bytes:
+    """Return the content of a deflated block, whole and with nothing behind it."""
+    inflater = zlib.decompressobj(-15)
+    content = inflater.decompress(data, _MOST_BLOCK_BYTES)
+    # The library leaves three bytes of zlib's own checksum behind the deflated data.
+    _require(inflater.eof and len(inflater.unused_data) <= _MOST_TRAILER_BYTES)
+    return content
+
+
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {"deflate": _inflated, "null": bytes}
+"""The two codecs that every Avro tool has; we write the first."""

@@ -163,7 +163,6 @@ async def committed_rate(bootstrap: str, topic: str) -> float:
                 times |= {_event_of(record): record.timestamp for record in records}
     finally:
         await consumer.stop()
-    import collections; print(topic, len(times), sorted(collections.Counter(times.values()).items())[:60])
     first, last = min(times.values()), max(times.values())
     return sum(time > first for time in times.values()) / max(0.001, (last - first) / 1000)
 

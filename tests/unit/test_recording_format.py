@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,8 @@ def read(path: Path) -> tuple[list[TapItem], bool]:
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     path = written(tmp_path / "a.avro")
     assert read(path) == (list(ITEMS), False)
-    assert Recording(path).org_id == "00D5g00000AbCdEEAV"
+    with contextlib.closing(Recording(path)) as recording:
+        assert recording.org_id == "00D5g00000AbCdEEAV"
 
 
 def test_another_avro_tool_reads_it(tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_a_recorder_that_is_killed_leaves_what_it_wrote(tmp_path: Path) -> None:
 def test_a_head_that_is_cut_off_is_an_error(keep: int, tmp_path: Path) -> None:
     path = written(tmp_path / "a.avro")
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(RecordingError, match="empty|not a recording|head of"):
+    with pytest.raises(RecordingError, match=r"empty|not a recording|head of"):
         Recording(path)
 
 
@@ -105,6 +107,15 @@ def test_items_before_the_damage_are_read(tmp_path: Path) -> None:
     assert damaged
     assert items == list(ITEMS[: len(items)])
     assert len(items) >= 3
+
+
+@pytest.mark.parametrize("cut", [1, 15, 16, 17])
+def test_a_file_that_ends_inside_of_its_last_marker_is_noticed(cut: int, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.avro")
+    path.write_bytes(path.read_bytes()[:-cut])
+    items, damaged = read(path)
+    assert damaged
+    assert items == list(ITEMS[: len(items)])
 
 
 def test_blocks_that_are_left_out_or_change_places_are_noticed(tmp_path: Path) -> None:
@@ -120,7 +131,21 @@ def test_blocks_that_are_left_out_or_change_places_are_noticed(tmp_path: Path) -
         assert items == list(ITEMS[: len(items)])
 
 
-@given(st.data())
+@pytest.mark.parametrize("says", [1, 3])
+def test_a_block_with_another_number_of_items_than_it_says_is_noticed(says: int, tmp_path: Path) -> None:
+    """The last items of the last block have nothing behind them that would miss them."""
+    path = written(tmp_path / "a.avro", ITEMS[:2])
+    content = path.read_bytes()
+    marker = content[-16:]
+    head, block, _ = content.split(marker)
+    assert block[0] == 2 << 1
+    path.write_bytes(marker.join([head, bytes([says << 1]) + block[1:], b""]))
+    items, damaged = read(path)
+    assert damaged
+    assert items == list(ITEMS[: len(items)])
+
+
+@given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_a_changed_byte_gives_an_error_or_the_same_items(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -139,7 +164,7 @@ def test_a_changed_byte_gives_an_error_or_the_same_items(
     assert damaged or len(items) == len(ITEMS)
 
 
-@given(st.binary(max_size=300), st.booleans())
+@given(content=st.binary(max_size=300), looks_right=st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_random_bytes_are_an_error(content: bytes, looks_right: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("random") / "a.avro"

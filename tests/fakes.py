@@ -1,0 +1,502 @@
+"""In-memory stands-in for the ports, and a loop whose time only passes while everybody waits.
+
+The fake Kafka keeps the very records the real one is given and restores from them; ``tests/contract`` holds both
+fakes to the same suite as the real adapters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NoReturn, TypeVar
+
+from consumer import __version__
+from consumer.buffer import EventBuffer
+from consumer.changes.fields import FieldPolicy
+from consumer.delivery.coverage import Coverage
+from consumer.delivery.envelope import Envelope
+from consumer.delivery.headers import HeaderTemplate, event_id_of
+from consumer.delivery.names import Topics
+from consumer.delivery.positions import CommittedPosition, decode_entry
+from consumer.delivery.quarantine import Quarantine, read_quarantine
+from consumer.errors import (
+    KafkaRefusedError,
+    PayloadError,
+    PositionLostError,
+    ProducerFencedError,
+    ServiceError,
+    TransactionFailedError,
+)
+from consumer.events import Keepalive, LossWindow, OutboundRecord, ReceivedEvent, StreamItem
+from consumer.pipeline import Clocks, Limits, Pipeline
+from consumer.ports import Batch, Restored
+from consumer.position import Position, Preset
+from consumer.processor import Outcome, Processor
+from consumer.reactions import Reaction
+from consumer.records import InternalRecords
+from consumer.subscription import Choices, Parts, Subscription
+
+ORG = "00D000000000001AAA"
+CHANNEL = "/data/MessagingSessionChangeEvent"
+TOPICS = Topics("t.", [CHANNEL])
+NOW_MS = 1_790_000_000_000
+T = TypeVar("T")
+
+
+class StuckError(AssertionError):
+    """Everybody waits for something that can't happen any more, or works without ever waiting."""
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    """Lets time pass at once instead of waiting; nothing of these tests comes from outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 1_000.0
+        self.turns = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.turns += 1
+        if timeout is None or self.turns > 500_000:
+            self.turns = 0
+            raise StuckError("nobody can go on" if timeout is None else "somebody works without ever waiting")
+        if timeout > 0:
+            self.now_s += timeout
+            self.turns = 0
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop in virtual time: a day passes in no time, and a hang is an error at once."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+        self._clock_resolution = 1e-6
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self._jumping.now_s
+
+
+def virtual(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in virtual time; fails on a task that outlives it."""
+
+    async def watched() -> T:
+        result = await main
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        assert not left, f"tasks outlive the test: {left}"
+        return result
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(watched())
+
+
+def clocks(random: Callable[[], float] = lambda: 0.5) -> Clocks:
+    """Clocks that follow the running loop's time."""
+
+    def monotonic() -> float:
+        return asyncio.get_running_loop().time()
+
+    return Clocks(lambda: NOW_MS + int(monotonic() * 1000), monotonic, random)
+
+
+def event(number: int, *, bad: bool = False, replay: int | None = None, schema_id: str = "s1") -> ReceivedEvent:
+    """Return event ``e<number>`` with a replay id of its own, or one shared with another event."""
+    payload = b"%s %d" % (b"bad" if bad else b"good", number)
+    return ReceivedEvent(CHANNEL, f"e{number}", schema_id, payload, replay_id(replay or number), NOW_MS + number)
+
+
+def keepalive(number: int) -> Keepalive:
+    """Return a keep-alive up to event ``number``."""
+    return Keepalive(CHANNEL, replay_id(number), NOW_MS + number)
+
+
+def replay_id(number: int) -> bytes:
+    """Return the replay id of an event."""
+    return b"r%06d" % number
+
+
+class PlainProcessor(Processor):
+    """Takes payloads that begin with ``good`` for good ones; everything else is the real processor's work."""
+
+    def __init__(self, mended: bool = False) -> None:
+        records = internal_records()
+        envelope = Envelope(ORG, "svc", __version__, TOPICS)
+        super().__init__(FieldPolicy(), envelope, Quarantine(ORG, TOPICS, allow_raw=True), records)
+        self._mended = mended
+        self.known: set[str] = set()
+
+    def knows(self, schema_id: str) -> bool:
+        return schema_id in self.known or schema_id in self._refused
+
+    def learn(self, schema_id: str, schema_json: str) -> None:
+        self.known.add(schema_id)
+
+    def _changed(self, event: ReceivedEvent) -> Outcome:
+        if event.schema_id in self._refused:
+            raise self._refused[event.schema_id]
+        if event.payload.startswith(b"bad") and not self._mended:
+            raise PayloadError("The payload is bad")
+        record = change_record(event.event_id, event.payload)
+        return Outcome((record,), 1, None, None, event.received_ms, len(event.payload))
+
+
+def change_record(event_id: str, value: bytes = b"{}", topics: Topics = TOPICS) -> OutboundRecord:
+    """Return the change record of an event."""
+    key = b"0Mw000000000001AAA"
+    headers = HeaderTemplate(ORG, "MessagingSession", "changes").build(f"{event_id}:{key.decode()}", key, 0, 0)
+    return OutboundRecord(topics.changes("MessagingSession"), key, value, headers)
+
+
+def internal_records(topics: Topics = TOPICS) -> InternalRecords:
+    """Return the maker of positions and windows."""
+    return InternalRecords(CHANNEL, topics, Coverage(ORG, topics), "worker", 0)
+
+
+class CommitFault(Enum):
+    """How a commit goes wrong."""
+
+    NOT_COMMITTED = "nothing is there, and the committer knows only that it failed"
+    UNKNOWN = "everything is there, and the committer knows only that it failed"
+    REFUSED = "Kafka will never take it"
+
+
+@dataclass
+class FakeKafka:
+    """What a cluster remembers of one subscription.
+
+    Attributes:
+        batches: what was committed, transaction by transaction.
+        faults: for the next commits, in order; None is a good one.
+        commit_s: how long a commit takes, virtual seconds.
+        open_errors: raised by the next ``open`` calls, in order.
+        opens: how often a sink was opened.
+        broken: sinks that were left open.
+    """
+
+    topics: Topics = TOPICS
+    batches: list[Batch] = field(default_factory=list)
+    faults: deque[CommitFault | None] = field(default_factory=deque)
+    commit_s: float = 0.01
+    open_s: float = 0.01
+    open_errors: deque[ServiceError] = field(default_factory=deque)
+    opens: int = 0
+    epoch: int = 0
+    open_sinks: int = 0
+
+    def sink(self) -> FakeSink:
+        """Return a new sink."""
+        return FakeSink(self)
+
+    @property
+    def records(self) -> list[OutboundRecord]:
+        """All committed records."""
+        return [record for batch in self.batches for record in batch.records]
+
+    def on(self, topic: str) -> list[OutboundRecord]:
+        """Committed records of a topic."""
+        return [record for record in self.records if record.topic == topic]
+
+    def event_ids(self) -> list[str]:
+        """Ids of the events that are committed as changes or quarantined, in order."""
+        wanted = {self.topics.changes("MessagingSession"), self.topics.quarantine}
+        return [event_id_of(record.headers) or "" for record in self.records if record.topic in wanted]
+
+    def restored(self) -> Restored:
+        """Read back what a new owner finds."""
+        newest = {record.key: record.value for record in self.on(self.topics.positions)}
+        entries = [decode_entry(key, value) for key, value in newest.items() if value is not None]
+        positions = [each for each in entries if isinstance(each, CommittedPosition)]
+        return Restored(
+            position=positions[0].position if positions else None,
+            windows={each.window_id: each for each in entries if isinstance(each, LossWindow)},
+            recent_event_ids=frozenset(self.event_ids()),
+            last_event_ms=positions[0].last_event_ms if positions else None,
+            committed_ms=positions[0].committed_ms if positions else None,
+        )
+
+    async def events(self, window_ids: Collection[str]) -> AsyncGenerator[ReceivedEvent, None]:
+        """Read the quarantine topic, as :class:`consumer.subscription.QuarantineReader`."""
+        for record in self.on(self.topics.quarantine):
+            quarantined = read_quarantine(record.key, record.value, record.headers)
+            if quarantined.window_id in window_ids:
+                await asyncio.sleep(0)
+                yield quarantined
+
+
+class FakeSink:
+    """Implements :class:`consumer.ports.Sink`."""
+
+    def __init__(self, kafka: FakeKafka) -> None:
+        self._kafka = kafka
+        self._epoch: int | None = None
+        self._committing = False
+        self._open = False
+
+    async def open(self) -> Restored:
+        kafka = self._kafka
+        await self.close()
+        if kafka.open_errors:
+            raise kafka.open_errors.popleft()
+        kafka.opens += 1
+        kafka.open_sinks += 1
+        self._open = True
+        kafka.epoch += 1
+        self._epoch = kafka.epoch
+        await asyncio.sleep(kafka.open_s)
+        return kafka.restored()
+
+    async def commit(self, batch: Batch) -> None:
+        assert not self._committing, "two transactions at once"
+        if self._epoch is None:
+            raise TransactionFailedError("There is no producer for this transaction")
+        self._committing = True
+        try:
+            await asyncio.sleep(self._kafka.commit_s)
+            self._decide(batch)
+        except BaseException:
+            self._epoch = None
+            raise
+        finally:
+            self._committing = False
+
+    def _decide(self, batch: Batch) -> None:
+        kafka = self._kafka
+        if self._epoch != kafka.epoch:
+            raise ProducerFencedError("Another worker has taken over")
+        fault = kafka.faults.popleft() if kafka.faults else None
+        if fault in {None, CommitFault.UNKNOWN}:
+            kafka.batches.append(Batch(tuple(batch.records), batch.events, batch.position))
+        if fault is CommitFault.REFUSED:
+            raise KafkaRefusedError("The batch is refused")
+        if fault is not None:
+            raise TransactionFailedError("A transaction failed")
+
+    async def close(self) -> None:
+        self._epoch = None
+        if self._open:
+            self._open = False
+            self._kafka.open_sinks -= 1
+
+
+class FakeBus:
+    """One channel of an org: what was published, and streams that read it as the Pub/Sub API gives it.
+
+    Attributes:
+        items: everything that is sent to a subscriber, in order.
+        errors: what ends a stream before the item of this index; each once.
+        lost: replay ids that are refused.
+        starts: the positions of all subscriptions so far.
+        burst: items put between two turns of the loop.
+    """
+
+    def __init__(self, items: Iterable[StreamItem] = (), *, burst: int = 3) -> None:
+        self.items: list[StreamItem] = list(items)
+        self.errors: dict[int, ServiceError] = {}
+        self.lost: set[bytes] = set()
+        self.presets_lost = False
+        self.starts: list[Position] = []
+        self.burst = burst
+        self._published = asyncio.Event()
+
+    def publish(self, *items: StreamItem) -> None:
+        """Add items; open streams deliver them."""
+        self.items.extend(items)
+        self._published.set()
+
+    def stream(self) -> FakeStream:
+        """Return a new stream."""
+        return FakeStream(self)
+
+    def place(self, start: Position) -> int:
+        """Return the index of the first item after a position."""
+        after = start.replay_id
+        if after is None and not start.resumable:
+            after = start.beyond_replay_id
+        if after is None:
+            return 0 if start.preset is Preset.EARLIEST else len(self.items)
+        if after in self.lost:
+            raise PositionLostError("The replay id is expired", code="subscription.fetch.replayid.corrupted")
+        indexes = [index for index, item in enumerate(self.items) if item.replay_id == after]
+        assert indexes, f"nobody ever sent the replay id {after!r}"
+        return indexes[-1] + 1
+
+    async def news(self) -> None:
+        """Wait for the next publication."""
+        self._published.clear()
+        await self._published.wait()
+
+
+class FakeStream:
+    """Implements :class:`consumer.ports.EventStream`."""
+
+    def __init__(self, bus: FakeBus) -> None:
+        self._bus = bus
+
+    async def run(self, start: Position, buffer: EventBuffer) -> NoReturn:
+        bus = self._bus
+        bus.starts.append(start)
+        await asyncio.sleep(0.001)
+        if bus.presets_lost:
+            raise PositionLostError("No position is accepted", code="subscription.fetch.replayid.corrupted")
+        index = bus.place(start)
+        repeats = set(start.beyond)
+        while True:
+            for _ in range(bus.burst):
+                error = bus.errors.pop(index, None)
+                if error is not None:
+                    raise error
+                if index == len(bus.items):
+                    break
+                item = bus.items[index]
+                while isinstance(item, ReceivedEvent) and buffer.room == 0:
+                    await buffer.wait_drained()
+                index += 1
+                if isinstance(item, ReceivedEvent) and item.event_id in repeats:
+                    repeats.discard(item.event_id)
+                    continue
+                buffer.put(item)
+            if index == len(bus.items) and index not in bus.errors:
+                await bus.news()
+            else:
+                await asyncio.sleep(0)
+
+
+class FakeSchemas:
+    """Implements :class:`consumer.ports.SchemaSource`.
+
+    Attributes:
+        errors: raised by the next fetches, in order.
+        asked: ids that were fetched.
+        slow: virtual seconds that the answer for a schema takes, if more than an instant.
+    """
+
+    def __init__(self) -> None:
+        self.errors: deque[ServiceError] = deque()
+        self.forever: ServiceError | None = None
+        self.asked: list[str] = []
+        self.slow: dict[str, float] = {}
+
+    async def fetch(self, schema_id: str) -> str:
+        self.asked.append(schema_id)
+        await asyncio.sleep(self.slow.get(schema_id, 0.001))
+        if self.errors:
+            raise self.errors.popleft()
+        if self.forever is not None:
+            raise self.forever
+        return "{}"
+
+
+class Recorder:
+    """Implements the supervisor's observer: remembers everything, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self._news = asyncio.Event()
+
+    def _tell(self, *what: Any) -> None:
+        self.told.append(what)
+        self._news.set()
+
+    def names(self) -> list[str]:
+        """What was told, without details."""
+        return [what[0] for what in self.told]
+
+    def count(self, name: str) -> int:
+        """How often something was told."""
+        return self.names().count(name)
+
+    def ids(self, *names: str) -> list[str]:
+        """Event ids that were told under these names."""
+        return [what[1] for what in self.told if what[0] in names]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something that was told has made the condition true."""
+        while not condition():
+            self._news.clear()
+            await self._news.wait()
+
+    def processed(self, event: ReceivedEvent, outcome: Outcome) -> None:
+        self._tell("processed", event.event_id, outcome)
+
+    def repeated(self, event: ReceivedEvent) -> None:
+        self._tell("repeated", event.event_id)
+
+    def waiting_for_schema(self, schema_id: str, error: ServiceError) -> None:
+        self._tell("waiting_for_schema", schema_id, error)
+
+    def committed(self, batch: Batch, last_event_ms: int | None, seconds: float) -> None:
+        self._tell("committed", batch, last_event_ms, seconds)
+
+    def restored(self, restored: Restored) -> None:
+        self._tell("restored", restored)
+
+    def streaming(self, pipeline: Pipeline) -> None:
+        self._tell("streaming", pipeline)
+
+    def failed(self, error: ServiceError, reaction: Reaction, delay_s: float) -> None:
+        self._tell("failed", error, reaction, delay_s)
+
+    def halted(self, error: ServiceError) -> None:
+        self._tell("halted", error)
+
+    def paused(self) -> None:
+        self._tell("paused")
+
+    def windows_opened(self, windows: Collection[LossWindow]) -> None:
+        self._tell("windows_opened", tuple(windows))
+
+    def retried(self, event: ReceivedEvent, error: ServiceError | None) -> None:
+        self._tell("retried", event.event_id, error)
+
+
+LIMITS = Limits(max_records=10, max_bytes=1 << 20, max_age_ms=100, buffer_events=50)
+
+
+class Rig:
+    """A supervisor on fakes.
+
+    Attributes:
+        mended: whether bad payloads are understood from the next generation on.
+        changes: name of the changes topic.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[StreamItem] = (),
+        *,
+        limits: Limits = LIMITS,
+        choices: Choices | None = None,
+        burst: int = 3,
+    ) -> None:
+        self.kafka = FakeKafka()
+        self.bus = FakeBus(items, burst=burst)
+        self.schemas = FakeSchemas()
+        self.told = Recorder()
+        self.limits = limits
+        self.choices = choices or Choices("earliest", "resync")
+        self.mended = False
+        self.changes = TOPICS.changes("MessagingSession")
+        self.subscription = self.restarted()
+
+    def restarted(self) -> Subscription:
+        """Return a new supervisor, as after a restart of the process."""
+        parts = Parts(
+            stream=self.bus.stream,
+            sink=self.kafka.sink,
+            processor=lambda: PlainProcessor(self.mended),
+            schemas=self.schemas,
+            quarantine=self.kafka,
+            records=internal_records(),
+        )
+        self.subscription = Subscription(CHANNEL, parts, self.choices, self.limits, clocks(), self.told)
+        return self.subscription
+
+    async def until_committed(self, *event_ids: str) -> None:
+        """Wait until these events are committed."""
+        await self.told.until(lambda: set(event_ids) <= set(self.kafka.event_ids()))
