@@ -38,9 +38,9 @@ audit: ## ask the advisory service about the locked packages (part of check)
 	@deploy/install.sh dev
 	$(BIN)/python deploy/audit.py
 
-bench: ## run the README's benchmarks, each a ratio against its baseline in the same run
+bench: ## run the README's benchmarks, each a ratio against its baseline in the same run (BENCH=13 runs parts)
 	@deploy/install.sh dev
-	@$(BIN)/python -m bench $(BENCH)
+	@$(BIN)/python -m tests.bench $(BENCH)
 
 lock: ## resolve the dependencies again and write deploy/requirements (needs uv)
 	@command -v $(UV) >/dev/null || { echo "lock: uv was not found: install it, or name it with UV=/path/to/uv." >&2; exit 1; }

@@ -91,7 +91,7 @@ class Commands:
                     subscription.pause()
             case Resume(channel=channel):
                 for subscription in _meant(subscriptions, channel):
-                    subscription.resume()
+                    subscription.resume(accept_flood=command.accept_flood)
             case RetryQuarantine():
                 asked = [(each, each.retry(command.window_ids or ())) for each in subscriptions]
                 for _, finished in asked:

@@ -76,7 +76,9 @@ class SubscriptionObserver:
         code = error.code if isinstance(error, PubSubError) else ""
         self._metrics.disconnected(code or type(error).__name__)
         self._health.become(Role.FAILING, error.message, advice_for(error))
-        self._log.warning("stream.ended", reason=error.message, code=code, next_try_s=round(delay_s, 1))
+        self._log.warning(
+            "stream.ended", reason=error.message, advice=advice_for(error), code=code, next_try_s=round(delay_s, 1)
+        )
 
     # The pipeline.
 

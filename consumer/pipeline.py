@@ -166,6 +166,11 @@ class Pipeline:
         return self._buffer
 
     @property
+    def accepting_flood(self) -> bool:
+        """Whether an accepted flood is not over yet."""
+        return self._guard.accepted
+
+    @property
     def commits(self) -> int:
         """Batches committed by this generation."""
         return self._commits
@@ -178,18 +183,20 @@ class Pipeline:
         if self._reader is not None:
             self._reader.cancel()
 
-    async def run(self, restored: Restored, start: Position) -> None:
+    async def run(self, restored: Restored, start: Position, *, accept_flood: bool = False) -> None:
         """Stream, process and commit until drained.
 
         Args:
             restored: what the sink read from Kafka.
             start: the position to subscribe at.
+            accept_flood: whether the operator wants the flood that is coming put into quarantine.
 
         Raises:
             ServiceError: the first failure; what was decoded before a stream's failure is committed first.
         """
         self._position = start
         self._recent = RecentEvents(restored.recent_event_ids)
+        self._guard = FloodGuard(accepted=accept_flood)
         self._last_event_ms = restored.last_event_ms
         async with task_group() as group:
             group.create_task(self._commit_all())
@@ -252,7 +259,7 @@ class Pipeline:
             raise FloodError(
                 f"Too many events of {item.topic} can't be processed; the last one: {outcome.error}",
                 "Nothing of the flood was committed; look at it with `session-consumer record` and `verify`, "
-                "then `session-consumer resume`.",
+                "then `session-consumer resume`, with --accept-flood to put them into quarantine.",
             )
         suspect = self._batch.suspect_since_ms is not None
         if not suspect and not self._cutter.fits(len(outcome.records), outcome.size):

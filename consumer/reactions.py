@@ -95,7 +95,9 @@ _POLICIES: dict[type[errors.ServiceError], Policy] = {
     errors.ForeignStateError: Policy(
         Reaction.HALT, "Give this deployment its own service.name and kafka.topic_prefix."
     ),
-    errors.FloodError: Policy(Reaction.HALT, "Look at the payloads with `verify`, then `session-consumer resume`."),
+    errors.FloodError: Policy(
+        Reaction.HALT, "Look at the payloads with `verify`, then `resume`, with --accept-flood to quarantine them."
+    ),
     errors.RecordingError: Policy(Reaction.STOP, "Record again."),
     errors.EmulatorError: Policy(Reaction.STOP, "Mend the scenario."),
 }

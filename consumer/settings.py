@@ -167,8 +167,9 @@ class KafkaSettings(Group):
     """-1 takes the cluster's default."""
     create_topics: bool = True
     """Create missing topics; if false they are only verified."""
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
-    """Compression of the batches sent."""
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "zstd"
+    """Compression of the batches sent. zstd is smaller than lz4 and costs a quarter of the processor time, because
+    the client has lz4 at its highest level only; readers need a client of Kafka 2.1 or later."""
     session_timeout: DurationMs = 10_000
     """After this much silence of a dead worker a standby takes over."""
     transaction_timeout: DurationMs = 60_000

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 from consumer.backoff import Backoff
 from consumer.delivery.coverage import window_for_first_start, window_for_lost_position
 from consumer.errors import (
+    FloodError,
     KafkaRefusedError,
     LoginError,
     LoginRejectedError,
@@ -143,6 +144,8 @@ class Subscription:
         self._stopping = False
         self._pause_wanted = False
         self._halted = False
+        self._flooded = False
+        self._accept_flood = False
         self._worked = False
         self._recovered = False
         self._running = False
@@ -163,10 +166,16 @@ class Subscription:
         self._pause_wanted = True
         self._interrupt()
 
-    def resume(self) -> None:
-        """End a pause or a halt."""
+    def resume(self, *, accept_flood: bool = False) -> None:
+        """End a pause or a halt.
+
+        Args:
+            accept_flood: put the bad events that a flood halted for into quarantine; without such a halt it says
+                nothing, so that an old command never accepts a new flood.
+        """
+        self._accept_flood = accept_flood and self._flooded
         self._pause_wanted = False
-        self._halted = False
+        self._halted = self._flooded = False
         self._recovered = False
         self._changed.set()
 
@@ -226,6 +235,7 @@ class Subscription:
             raise error
         if reaction in {Reaction.HALT, Reaction.RECOVER_POSITION}:
             self._halted = True
+            self._flooded = isinstance(error, FloodError)
             self._observer.halted(error)
             return
         delay_s = self._backoff.next_delay(policy.at_least_s)
@@ -278,9 +288,10 @@ class Subscription:
         self._pipeline = pipeline
         self._observer.streaming(pipeline)
         try:
-            await pipeline.run(restored, position)
+            await pipeline.run(restored, position, accept_flood=self._accept_flood)
         finally:
             self._pipeline = None
+            self._accept_flood = pipeline.accepting_flood
             if pipeline.commits:
                 self._worked = True
                 self._recovered = False

@@ -72,6 +72,10 @@ def configure_logging(
     root.setLevel(_number_of(level))
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+    if level != "debug":
+        # It calls every step of an ordinary first start an error (no coordinator yet, leader not known yet); what does
+        # not pass comes to us as an exception, and is told with advice.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from tests.contract.topic_schemas import kind_of
 from tests.kafka_reader import ReadRecord
-from tests.ledger import Findings, Published, Window, ahead_of_records, check, kind_of, opened_window
+from tests.ledger import Findings, Published, Window, ahead_of_records, check, opened_window
 from tests.processes import LIMIT_S, Emulator, Lab, Worker, running_lab, until, worker_config
 
 SESSIONS = "/data/MessagingSessionChangeEvent"
@@ -102,10 +103,21 @@ class TopicReader:
         await until(self.settled, "every transaction ended")
         return await self.read()
 
-    async def written(self) -> int:
-        """Return how many offsets the ``changes`` topics have: committed and aborted records, and markers."""
+    async def aborted(self) -> int:
+        """Return how many records of ``changes`` were written and never committed; only while no transaction is open.
+
+        They show that workers died inside transactions, and that a read-committed reader did not see it.
+        """
         partitions = [each for each in await self._discover() if kind_of(each.topic) == "changes"]
-        return sum((await self._everything.end_offsets(partitions)).values())
+        ends = await self._everything.end_offsets(partitions)
+        self._everything.assign(partitions)
+        for each in partitions:
+            self._everything.seek(each, 0)
+        written: set[tuple[str, int, int]] = set()
+        while any([await self._everything.position(each) < ends[each] for each in partitions]):
+            for batch in (await self._everything.getmany(timeout_ms=50)).values():
+                written |= {(item.topic, item.partition, item.offset) for item in batch}
+        return len(written - {(each.topic, each.partition, each.offset) for each in self.records})
 
     def untold(self, published: Sequence[Published]) -> tuple[list[str], list[str]]:
         """Return the changes that have no record, owned up to by a loss window or not; a quick look, for waiting.

@@ -290,6 +290,7 @@ class FakeBus:
     Attributes:
         items: everything that is sent to a subscriber, in order.
         errors: what ends a stream before the item of this index; each once.
+        echoes: indexes of items that are sent once more before the item of this index.
         lost: replay ids that are refused.
         starts: the positions of all subscriptions so far.
         burst: items put between two turns of the loop.
@@ -298,6 +299,7 @@ class FakeBus:
     def __init__(self, items: Iterable[StreamItem] = (), *, burst: int = 3) -> None:
         self.items: list[StreamItem] = list(items)
         self.errors: dict[int, ServiceError] = {}
+        self.echoes: dict[int, list[int]] = {}
         self.lost: set[bytes] = set()
         self.presets_lost = False
         self.starts: list[Position] = []
@@ -353,6 +355,8 @@ class FakeStream:
                     raise error
                 if index == len(bus.items):
                     break
+                for echo in bus.echoes.get(index, ()):
+                    buffer.put(bus.items[echo])
                 item = bus.items[index]
                 while isinstance(item, ReceivedEvent) and buffer.room == 0:
                     await buffer.wait_drained()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -218,7 +218,11 @@ class _Comparison:
         self._coverage: set[str] = set()
 
     def run(self, records: Sequence[ReadRecord]) -> Findings:
-        readers = {"changes": self._change, "coverage": self._cover, "quarantine": self._quarantine}
+        readers: dict[str, Callable[[ReadRecord, Any], None]] = {
+            "changes": self._change,
+            "coverage": self._cover,
+            "quarantine": self._quarantine,
+        }
         for record in records:
             kind = kind_of(record.topic)
             if kind not in readers:

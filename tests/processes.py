@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -48,6 +48,9 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str, limit_s: flo
     return answer
 
 
+AnyChild = TypeVar("AnyChild", bound="Child")
+
+
 class Child:
     """One process of ours.
 
@@ -56,8 +59,9 @@ class Child:
         lines: what it wrote, the newest lines; JSON lines of the log are objects there.
     """
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, name: str, process: asyncio.subprocess.Process, http: aiohttp.ClientSession) -> None:
         self.name = name
+        self._http = http
         self.lines: deque[dict[str, Any]] = deque(maxlen=_KEPT_LINES)
         self._process = process
         self._news = asyncio.Event()
@@ -160,7 +164,6 @@ def _parsed(line: bytes) -> dict[str, Any]:
 class Worker(Child):
     """A running ``session-consumer run``."""
 
-    _http: aiohttp.ClientSession
     url = ""
 
     async def served(self) -> str:
@@ -194,7 +197,6 @@ class Worker(Child):
 class Emulator(Child):
     """A running ``session-consumer emulate``, steered by its control API."""
 
-    _http: aiohttp.ClientSession
     addresses: dict[str, str]
 
     async def stats(self) -> dict[str, Any]:
@@ -284,12 +286,21 @@ class Lab:
         path.write_text(toml(values), encoding="utf-8")
         return path
 
-    async def _start(self, kind: Any, *arguments: str, crash: str | None = None) -> Any:
+    async def _start(self, kind: type[AnyChild], *arguments: str, crash: str | None = None) -> AnyChild:
+        return await self.start(kind, "tests.launch", *(() if crash is None else ("--crash", crash)), *arguments)
+
+    async def start(self, kind: type[AnyChild], module: str, *arguments: str) -> AnyChild:
+        """Start a module that ends with its standard input.
+
+        Args:
+            kind: what steers it.
+            module: such as ``tests.launch``.
+            arguments: its command line.
+        """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "tests.launch",
-            *(() if crash is None else ("--crash", crash)),
+            module,
             *arguments,
             cwd=ROOT,
             env=os.environ | {"SESSION_CONSUMER__SALESFORCE__CLIENT_SECRET": "emulated"},
@@ -299,8 +310,8 @@ class Lab:
             start_new_session=True,
             limit=_LINE_LIMIT,
         )
-        child = kind(f"{arguments[0]}-{len(self.children)}", process)
-        child._http = self.http
+        name = kind.__name__.lower()
+        child = kind(f"{name}-{len(self.children)}", process, self.http)
         self.children.append(child)
         self.tasks.create_task(child.pump())
         return child

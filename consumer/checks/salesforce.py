@@ -10,7 +10,7 @@ import orjson
 from consumer.changes.schema import compile_schema
 from consumer.checks.findings import Finding, Level, failed, ok, skipped, warn
 from consumer.connections import Salesforce, open_salesforce
-from consumer.errors import ServiceError
+from consumer.errors import PubSubError, ServiceError
 from consumer.salesforce.http import HttpAnswer, request
 from consumer.salesforce.schemas import SchemaCache
 from consumer.salesforce.session import Session
@@ -20,6 +20,7 @@ from consumer.settings import Settings
 _MOST_SKEW_S = 30
 """A JWT's lifetime and the watchdogs bear this much."""
 
+_UNREACHABLE = "Check pubsub.endpoint and pubsub.tls, and that the firewall lets this machine reach that port."
 _LOW_ALLOWANCE = 0.2
 _WITHOUT_TOKEN = "no access token"  # noqa: S105 - a reason, not a secret
 
@@ -100,7 +101,9 @@ async def _topic(org: Salesforce, topic: str) -> AsyncIterator[Finding]:
     try:
         info = await get_topic(org.channel, topic, org.tokens)
     except ServiceError as error:
-        yield failed(topic, error)
+        # While the service runs this mends itself; at a first start it seldom does.
+        unreachable = isinstance(error, PubSubError) and error.status == "UNAVAILABLE"
+        yield Finding(topic, Level.FAIL, error.message, _UNREACHABLE) if unreachable else failed(topic, error)
         yield skipped("schema", "the topic can't be read")
         return
     if not info.can_subscribe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
+import shutil
 import sys
 import time
 import uuid
@@ -18,12 +18,13 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.text import Text
 
-from consumer.cli.common import Subparsers, write_line
+from consumer.cli.common import PROGRAM, Subparsers, write_line
 from consumer.cli.replay import line
 from consumer.cli.run import stop_on_signals
 from consumer.delivery.names import Topics
 from consumer.emulator.scenario import Scenario, TrafficSettings
 from consumer.emulator.server import EmulatedOrg, emulated_org
+from consumer.errors import UsageError
 from consumer.events import OutboundRecord
 from consumer.kafka.connection import Cluster
 from consumer.kafka.embedded import EmbeddedBroker
@@ -44,6 +45,8 @@ _SHOWN_FIRST = ("Status", "OwnerId", "AgentType", "EndedByType")
 _NOT_SHOWN = frozenset({"Id", "LastModifiedDate", "LastModifiedById", "CreatedDate", "CreatedById"})
 _MOST_FIELDS = 4
 _MOST_CHARS = 44
+_MOST_RATE = 1000
+"""Nobody can watch more."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -71,10 +74,16 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 async def run(args: argparse.Namespace) -> int:
-    """Run the demonstration."""
+    """Run the demonstration.
+
+    Raises:
+        UsageError: a number is out of range.
+    """
+    if args.seconds is not None and not args.seconds > 0:
+        raise UsageError("--for must be more than 0 seconds", "Leave it out to end with Ctrl-C")
+    if not 0 < args.rate <= _MOST_RATE:
+        raise UsageError(f"--rate must be more than 0 and at most {_MOST_RATE}", "Leave it out for 4")
     configure_logging(level="error")
-    # At the first start of a group its coordinator is not known yet, and the client calls that an error.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     stop = asyncio.Event()
     stop_on_signals(stop.set)
     prefix = f"session-consumer-demo-{uuid.uuid4().hex[:8]}." if args.kafka else "salesforce."
@@ -169,9 +178,8 @@ class _Show:
         self._notes.print(f"\n{counts}; {len(self._sessions)} sessions in {seconds:.0f} s.")
         if prefix is not None:
             self._notes.print(f"The topics {prefix}* stay in your Kafka; delete them when you have looked.")
-        self._notes.print(
-            "Next: `session-consumer config example > session-consumer.toml`, then `session-consumer check`."
-        )
+        command = PROGRAM if shutil.which(PROGRAM) else sys.argv[0]
+        self._notes.print(f"Next: `{command} config example > session-consumer.toml`, then `{command} check`.")
 
 
 def _change_line(change: dict[str, Any]) -> Text:

@@ -18,15 +18,28 @@ def add_parser(subparsers: Subparsers) -> None:
         help="end a pause or a halt",
         description=(
             "End a pause, or have a halted worker try again from the committed position. Nothing is skipped: what\n"
-            "caused a halt and is still there will cause it again."
+            "caused a halt and is still there will cause it again, unless --accept-flood has a flood of bad events\n"
+            "put into quarantine."
         ),
         epilog=(
-            "examples:\n  session-consumer resume\n  session-consumer resume --topic /data/MessagingSessionChangeEvent"
+            "examples:\n"
+            "  session-consumer resume\n"
+            "  session-consumer resume --topic /data/MessagingSessionChangeEvent\n"
+            "  session-consumer resume --accept-flood"
         ),
     )
     add_topic_option(parser)
+    parser.add_argument(
+        "--accept-flood",
+        action="store_true",
+        help="after a halt by too many bad events: put them into quarantine, each with its loss window, and go on",
+    )
 
 
 async def run(args: argparse.Namespace) -> int:
     """Send the command."""
-    return await run_pause_or_resume(args, Resume)
+
+    def command(channel: str | None, issued_ms: int, who: str) -> Resume:
+        return Resume(channel, issued_ms, who, accept_flood=args.accept_flood)
+
+    return await run_pause_or_resume(args, command)

@@ -82,9 +82,7 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
         loop.add_signal_handler(number, on_signal, number)
 
 
-def _taps(
-    directory: Path, recordings: ExitStack, *, redact: bool
-) -> Callable[[str, str], Callable[[TapItem], None]]:
+def _taps(directory: Path, recordings: ExitStack, *, redact: bool) -> Callable[[str, str], Callable[[TapItem], None]]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

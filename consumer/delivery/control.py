@@ -42,11 +42,13 @@ class Resume:
         channel: the channel, None for all.
         issued_ms: when it was given, epoch milliseconds.
         who: who gave it.
+        accept_flood: whether what a flood halted for may go into quarantine.
     """
 
     channel: str | None
     issued_ms: int
     who: str
+    accept_flood: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ def encode_command(topics: Topics, entry: ControlEntry, partition: int | None = 
     match entry:
         case Pause() | Resume():
             fields |= {"command": "pause" if isinstance(entry, Pause) else "resume", "channel": entry.channel}
+            if isinstance(entry, Resume) and entry.accept_flood:
+                fields["accept_flood"] = True
         case RetryQuarantine():
             fields |= {"command": "retry", "retry_id": entry.retry_id, "window_ids": entry.window_ids}
     return OutboundRecord(topics.control, command_key(entry).encode(), orjson.dumps(fields), (), partition)
@@ -127,7 +131,7 @@ def decode_command(key: bytes, value: bytes | None) -> ControlEntry:
     if kind == "pause":
         command = Pause(record.optional_text("channel"), issued_ms, who)
     elif kind == "resume":
-        command = Resume(record.optional_text("channel"), issued_ms, who)
+        command = Resume(record.optional_text("channel"), issued_ms, who, record.flag("accept_flood"))
     elif kind == "retry":
         command = RetryQuarantine(record.text("retry_id"), record.optional_texts("window_ids"), issued_ms, who)
     else:

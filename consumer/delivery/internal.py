@@ -71,6 +71,13 @@ class InternalRecord:
         """Return an integer field, None when it is null or absent."""
         return None if self._fields.get(name) is None else self.number(name)
 
+    def flag(self, name: str) -> bool:
+        """Return a boolean field, false when it is absent."""
+        value = self._fields.get(name, False)
+        if not isinstance(value, bool):
+            self.refuse(f"{name} is not true or false")
+        return value
+
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a list of texts."""
         value = self._fields.get(name)

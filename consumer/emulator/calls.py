@@ -232,6 +232,8 @@ class FetchCall:
             return None
         if self.state.split == "random":
             limit = self.state.random.randint(1, limit)
+        elif self.state.split == "single":
+            limit = 1
         parts, last = self._take(topic.slice(cursor, limit), limit)
         self.cursor = last[0]
         sent = len(parts)

@@ -89,7 +89,7 @@ class Scenario(Group):
     slot_release_s: float = Field(default=15.0, ge=0)
     """How long a managed subscription's slot stays taken after its client has gone."""
     publish_idle_s: float = Field(default=70.0, gt=0)
-    split: Literal["full", "random"] = "full"
+    split: Literal["full", "random", "single"] = "full"
     retention_h: float = Field(default=72.0, gt=0)
     retain_events: int = Field(default=1_000_000, ge=100)
     """Bound of memory: more events than this push the oldest past the retention."""

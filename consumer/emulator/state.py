@@ -147,7 +147,8 @@ class ServerState:
     """Everything a call of the Pub/Sub server needs.
 
     Attributes:
-        split: ``full`` fills responses as far as credit and 3 MB allow; ``random`` cuts them at random.
+        split: ``full`` fills responses as far as credit and 3 MB allow; ``random`` cuts them at random;
+            ``single`` sends one event in each.
         delivery_allowance: events that may be delivered, all streams together.
         publish_burst: unary Publish calls within ten seconds before the server protects itself.
         calls: open streams.
@@ -158,7 +159,7 @@ class ServerState:
     schemas: Schemas
     sessions: Sessions
     timing: Timing
-    split: Literal["full", "random"] = "full"
+    split: Literal["full", "random", "single"] = "full"
     delivery_allowance: int = 10_000_000
     publish_burst: int = 80
     seed: int = 0

@@ -46,8 +46,9 @@ HEALTHY_S = 60.0
 SETTLED_S = 5.0
 """A request written longer ago than this has reached the server before it wrote its keep-alive."""
 
-REFILL_AT = MAX_OUTSTANDING // 2
-"""Outstanding credits at which more are asked for: hides the round trip without a request for every response."""
+REFILL_AT = MAX_OUTSTANDING - 25
+"""Outstanding credits at which more are asked for. A server that sends events one by one waits for half of what is
+asked for at a time, so that this is small; it is not smaller, so that there is one request for 25 events at most."""
 
 _PRESETS = {Preset.LATEST: pb.LATEST, Preset.EARLIEST: pb.EARLIEST}
 _FATAL = (PositionLostError, TopicRefusedError, ProtocolError)
@@ -305,15 +306,17 @@ class PubSubStream(Generic[S]):
             received_ms = self._timing.now_ms()
             if count:
                 window.received(count)
+                if window.outstanding <= REFILL_AT:
+                    # First, so that the request is under way while these events are processed.
+                    state.credit.set()
                 self._accept(response.events, received_ms, state, buffer)
                 observer.events(count, received_ms)
             else:
                 self._accept_empty(response, received_ms, state, buffer)
+                state.credit.set()
                 observer.keepalive(received_ms)
             if state.messages == 1:
                 state.rpc_id = response.rpc_id
-            if window.outstanding <= REFILL_AT:
-                state.credit.set()
             observer.credits(window.outstanding)
         return None
 

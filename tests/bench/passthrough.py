@@ -34,7 +34,7 @@ async def _main() -> None:
     producer = AIOKafkaProducer(
         bootstrap_servers=task.bootstrap,
         transactional_id=f"passthrough-{uuid.uuid4()}",
-        compression_type="lz4",
+        compression_type="zstd",
         acks="all",
         max_batch_size=900_000,
         max_request_size=900_000,

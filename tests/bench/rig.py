@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from consumer.delivery.names import Topics
+from consumer.kafka.embedded import EmbeddedBroker
+from consumer.kafka.topics import planned_specs
+from consumer.settings import KafkaSettings
 from tests.bench.clients import Task, task_argument
-from tests.processes import ROOT, Emulator, Lab, Worker, until, worker_config
+from tests.processes import ROOT, Emulator, Lab, Worker, toml, worker_config
 
 SESSIONS = "/data/MessagingSessionChangeEvent"
 PARTITIONS = 6
@@ -52,56 +55,77 @@ class Rig:
         lab: starts the org and the service.
         bootstrap: the broker.
         org: the org, its events published beforehand.
-        http: asks the service's pages.
+        embedded: the broker, if it is an embedded one.
     """
 
-    def __init__(self, lab: Lab, bootstrap: str, org: Emulator, http: aiohttp.ClientSession) -> None:
+    def __init__(self, lab: Lab, bootstrap: str, org: Emulator, embedded: EmbeddedBroker | None = None) -> None:
         self._lab = lab
         self._bootstrap = bootstrap
         self._org = org
-        self._http = http
+        self._embedded = embedded
 
-    async def service(self, events: int, *, pubsub: str | None = None, **overrides: dict[str, Any]) -> Run:
+    async def service(self, events: int, *, pubsub: str | None = None) -> Run:
         """Run the service from the beginning of the topic until it has committed so many events.
 
         Args:
             events: at least so many.
             pubsub: another way to the org's Pub/Sub API.
-            overrides: configuration by section.
         """
         prefix = f"bench-{uuid.uuid4().hex[:8]}."
-        config = worker_config(self._org, self._bootstrap, prefix, topics=[SESSIONS], **_defaults())
-        for section, values in overrides.items():
-            config.setdefault(section, {}).update(values)
-        if pubsub is not None:
-            config["pubsub"]["endpoint"] = pubsub
-        worker = await self._lab.worker(config)
-        url = await worker.served()
+        worker = await self.start(prefix, pubsub)
         samples: list[tuple[float, float]] = []
         async with asyncio.timeout(_LIMIT_S):
-            while (done := await self._committed(worker, url)) < events:
+            while (done := (await self.metrics(worker, "batch_events_sum"))[0]) < events:
                 if done:
                     samples.append((done, _cpu_s(worker.pid)))
                 await asyncio.sleep(0.1)
         samples.append((done, _cpu_s(worker.pid)))
-        peak = _peak_bytes(worker.pid)
+        peak = peak_bytes(worker.pid)
         assert await worker.stop() == 0, worker.tail()
         (first, cpu_0), (last, cpu_1) = samples[0], samples[-1]
         rate = await committed_rate(self._bootstrap, f"{prefix}messaging-session.changes")
         return Run(rate, (cpu_1 - cpu_0) / (last - first) * 1e6 if last > first else 0.0, peak)
 
-    async def _committed(self, worker: Worker, url: str) -> float:
-        assert worker.returncode is None, worker.tail()
-        async with self._http.get(f"{url}/metrics") as answer:
-            found = re.search(r"^session_consumer_batch_events_sum\S* (\S+)$", await answer.text(), re.MULTILINE)
-        return float(found[1]) if found else 0.0
+    async def start(self, prefix: str, pubsub: str | None = None) -> Worker:
+        """Start the service with its own defaults where the tests' configuration differs."""
+        config = worker_config(
+            self._org,
+            self._bootstrap,
+            prefix,
+            topics=[SESSIONS],
+            batch={"max_age": "100ms", "max_records": BATCH},
+            kafka={"partitions": PARTITIONS, "session_timeout": "10s"},
+            pubsub={} if pubsub is None else {"endpoint": pubsub},
+        )
+        if self._embedded is None:
+            return await self._lab.worker(config)
+        settings = KafkaSettings(bootstrap_servers=self._bootstrap, topic_prefix=prefix, partitions=PARTITIONS)
+        for spec in planned_specs(Topics(prefix, (SESSIONS,)), settings):
+            self._embedded.create_topic(spec.name, PARTITIONS)
+        path = self._lab.directory / f"{prefix}toml"
+        path.write_text(toml(config), encoding="utf-8")
+        return await self._lab.start(Worker, "tests.bench.embedded_service", str(path))
 
-    async def client(self, module: str, events: int) -> Run:
-        """Run a baseline client of this package until it has moved so many events."""
+    async def metrics(self, worker: Worker, *names: str) -> list[float]:
+        """Return the values of some of the service's metrics, 0 for those that are not there yet."""
+        assert worker.returncode is None, worker.tail()
+        async with self._lab.http.get(f"{await worker.served()}/metrics") as answer:
+            page = await answer.text()
+        found = [re.search(rf"^session_consumer_{name}{{\S* (\S+)$", page, re.MULTILINE) for name in names]
+        return [float(each[1]) if each else 0.0 for each in found]
+
+    async def client(self, module: str, events: int, *, pubsub: str | None = None) -> Run:
+        """Run a baseline client of this package until it has moved so many events.
+
+        Args:
+            module: its name.
+            events: so many.
+            pubsub: another way to the org's Pub/Sub API.
+        """
         target = f"bench-{uuid.uuid4().hex[:8]}"
         await self._create(target)
         task = Task(
-            self._org.addresses["pubsub"],
+            pubsub or self._org.addresses["pubsub"],
             self._org.addresses["login_url"],
             SESSIONS,
             self._bootstrap,
@@ -124,20 +148,15 @@ class Rig:
         return Run(await committed_rate(self._bootstrap, target), found["cpu_us"], found["peak_bytes"])
 
     async def _create(self, topic: str) -> None:
+        if self._embedded is not None:
+            self._embedded.create_topic(topic, PARTITIONS)
+            return
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
         await admin.start()
         try:
             await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
         finally:
             await admin.close()
-
-
-def _defaults() -> dict[str, dict[str, Any]]:
-    """Return the service's own defaults where the tests' configuration differs."""
-    return {
-        "batch": {"max_age": "100ms", "max_records": BATCH},
-        "kafka": {"partitions": PARTITIONS, "session_timeout": "10s"},
-    }
 
 
 async def committed_rate(bootstrap: str, topic: str) -> float:
@@ -150,6 +169,7 @@ async def committed_rate(bootstrap: str, topic: str) -> float:
         isolation_level="read_committed",
         enable_auto_commit=False,
         max_partition_fetch_bytes=8 << 20,
+        check_crcs=False,
     )
     times: dict[object, int] = {}
     await consumer.start()
@@ -179,7 +199,8 @@ def _cpu_s(pid: int) -> float:
     return 0.0
 
 
-def _peak_bytes(pid: int) -> int:
+def peak_bytes(pid: int) -> int:
+    """Return the largest resident memory a process had, 0 where the system doesn't tell."""
     with contextlib.suppress(OSError):
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
         return int(found[1]) * 1024 if found else 0

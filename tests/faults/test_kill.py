@@ -17,6 +17,8 @@ from tests.kill_loop import TOPICS, kill_again_and_again, scenario
 pytestmark = pytest.mark.kafka
 
 RATE = 120.0
+SHARING = 30
+"""Events with one replay id."""
 
 FIRST_START = (
     "topics-made",
@@ -73,9 +75,7 @@ async def survive(place: Deployment, points: Sequence[str]) -> None:
     (await place.check()).require_clean()
 
 
-async def test_a_worker_killed_on_its_very_first_start(
-    kafka_broker: Broker, topic_prefix: str, tmp_path: Path
-) -> None:
+async def test_a_worker_killed_on_its_very_first_start(kafka_broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
     async with deployment(tmp_path, kafka_broker.bootstrap, topic_prefix, scenario(RATE, 1)) as place:
         await survive(place, ["token", *FIRST_START])
 
@@ -95,6 +95,8 @@ async def test_a_worker_killed_at_a_boundary(
         await place.has_committed(50)
         await first.kill()
         await survive(place, points)
+        if points == TRANSACTION:
+            assert await place.reader.aborted() > 0, "no worker died inside a transaction"
 
 
 async def test_workers_killed_at_random_moments(kafka_broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
@@ -108,3 +110,22 @@ async def test_workers_killed_at_random_moments(kafka_broker: Broker, topic_pref
         assert found.covered == []
         assert found.records > 300
         assert await worker.stop() == 0, worker.tail()
+
+
+async def test_a_worker_killed_between_events_that_share_a_replay_id(
+    kafka_broker: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    """Resuming after their replay id would lose the rest of them, resuming before it repeats the first ones."""
+    async with deployment(tmp_path, kafka_broker.bootstrap, topic_prefix, scenario(0.0, 5)) as place:
+        created = [{"op": "create", "fields": {"Status": "Waiting"}}] * SHARING
+        ids = [event.record_ids[0] for event in await place.org.publish("commit", changes=created)]
+        updates = [{"op": "update", "record_id": each, "fields": {"Status": "Active"}} for each in ids]
+        published = await place.org.publish("commit", changes=updates)
+        assert len(published) == SHARING
+        assert len({event.counter for event in published}) == 1
+        for hit in (SHARING + 8, 6, 6):
+            worker = await place.worker(crash=f"committed-unknown-to-pipeline:{hit}", batch={"max_records": 1})
+            assert await worker.ended() == -signal.SIGKILL, worker.tail()
+        await place.reader.read()
+        assert 5 <= len(place.reader.missing(published)) <= SHARING - 15, "the kills missed the shared replay id"
+        await survive(place, [])

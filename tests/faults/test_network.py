@@ -77,14 +77,16 @@ async def test_kafka_stalls(proxied_kafka_broker: Broker, topic_prefix: str, tmp
 
 async def test_salesforce_connections_are_cut(kafka_broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
     """A reset of the stream: the next one begins behind the last event received, not behind the last one sent."""
-    async with deployment(tmp_path, kafka_broker.bootstrap, topic_prefix, scenario(RATE, 7)) as place:
-        async with running_proxy(place.org.addresses["pubsub"]) as proxy:
-            worker = await place.worker(pubsub={"endpoint": proxy.address})
+    async with (
+        deployment(tmp_path, kafka_broker.bootstrap, topic_prefix, scenario(RATE, 7)) as place,
+        running_proxy(place.org.addresses["pubsub"]) as proxy,
+    ):
+        worker = await place.worker(pubsub={"endpoint": proxy.address})
+        await goes_on(place, worker)
+        for _ in range(CUTS):
+            assert proxy.cut() > 0
             await goes_on(place, worker)
-            for _ in range(CUTS):
-                assert proxy.cut() > 0
-                await goes_on(place, worker)
-            await finish(place, worker)
+        await finish(place, worker)
 
 
 async def salesforce_stalls(place: Deployment, proxy: Proxy) -> None:
@@ -108,9 +110,11 @@ async def salesforce_stalls(place: Deployment, proxy: Proxy) -> None:
 async def test_salesforce_stalls(kafka_broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
     """A half-open connection gives no error: the watchdog ends the stream."""
     org = scenario(RATE, 8) | {"keepalive_s": 30.0}
-    async with deployment(tmp_path, kafka_broker.bootstrap, topic_prefix, org) as place:
-        async with running_proxy(place.org.addresses["pubsub"]) as proxy:
-            await salesforce_stalls(place, proxy)
+    async with (
+        deployment(tmp_path, kafka_broker.bootstrap, topic_prefix, org) as place,
+        running_proxy(place.org.addresses["pubsub"]) as proxy,
+    ):
+        await salesforce_stalls(place, proxy)
 
 
 async def test_slow_lines(proxied_kafka_broker: Broker, topic_prefix: str, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_no_command_shows_the_help_and_is_a_usage_error(capsys: pytest.CaptureFi
 
 def test_an_unknown_command_says_what_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["statsu"]) == 2
-    assert "there is no command 'statsu'; did you mean 'status'?" in capsys.readouterr().err
+    assert "there is no command 'statsu'. Did you mean 'status'? " in capsys.readouterr().err
 
 
 def test_a_wrong_option_is_one_line_with_advice(capsys: pytest.CaptureFixture[str]) -> None:

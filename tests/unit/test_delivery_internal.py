@@ -133,6 +133,7 @@ def test_topics_of_another_cluster_org_or_newer_contract_are_refused(stored: Met
         (Pause(CHANNEL, 5, "ada"), f"pause:{CHANNEL}"),
         (Resume(None, 5, "ada"), "resume:*"),
         (Resume(CHANNEL, 5, "ada"), f"resume:{CHANNEL}"),
+        (Resume(CHANNEL, 5, "ada", accept_flood=True), f"resume:{CHANNEL}"),
         (RetryQuarantine("r1", None, 5, "ada"), "retry:r1"),
         (RetryQuarantine("r1", ("quarantine:a",), 5, "ada"), "retry:r1"),
         (Withdrawn("retry:r1"), "retry:r1"),

@@ -32,3 +32,19 @@ def test_the_verdict_depends_on_the_last_two_hundred_only(pattern: list[bool]) -
         in_a_row = in_a_row + 1 if bad else 0
     expected = in_a_row >= 20 or (len(recent) == 200 and sum(recent) > 10)
     assert _after(pattern).flooding == expected
+
+
+def _accepted_after(pattern: list[bool]) -> FloodGuard:
+    guard = FloodGuard(accepted=True)
+    for bad in pattern:
+        guard.observe(bad=bad)
+    return guard
+
+
+def test_an_accepted_flood_is_none_until_it_is_over() -> None:
+    assert not _accepted_after([True] * 500).flooding
+    over = _accepted_after([True] * 500 + [False] * 200)
+    assert not over.accepted
+    for _ in range(20):
+        over.observe(bad=True)
+    assert over.flooding

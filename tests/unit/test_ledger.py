@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import orjson
 import pytest
@@ -142,7 +143,7 @@ def test_swapped_records_of_two_sessions_are_nothing(ledger: list[Published], co
     check(ledger, committed).require_clean()
 
 
-def altered(record: ReadRecord, alter: Callable[[dict[str, object]], object]) -> ReadRecord:
+def altered(record: ReadRecord, alter: Callable[[Any], object]) -> ReadRecord:
     value = orjson.loads(record.value or b"")
     alter(value)
     return replace(record, value=orjson.dumps(value))

@@ -203,6 +203,21 @@ def test_nothing_is_committed_before_latest_has_a_position() -> None:
     virtual(main())
 
 
+def test_a_drain_before_latest_has_a_position_commits_nothing() -> None:
+    async def main() -> None:
+        bench = Bench()
+        async with task_group() as group:
+            task = group.create_task(bench.run(Position(preset=Preset.LATEST)))
+            await _seconds(1)
+            bench.bus.publish(event(1))
+            await bench.told.until(lambda: bench.told.count("processed") == 1)
+            bench.pipeline.drain()
+            await task
+        assert not bench.kafka.batches
+
+    virtual(main())
+
+
 def test_repeats_are_dropped_and_told() -> None:
     async def main() -> None:
         bench = Bench([event(1), event(2), replace(event(1), replay_id=replay_id(3)), event(4)])
