@@ -176,7 +176,7 @@ class FakeKafka:
         commit_s: how long a commit takes, virtual seconds.
         open_errors: raised by the next ``open`` calls, in order.
         opens: how often a sink was opened.
-        broken: sinks that were left open.
+        open_sinks: sinks that are open now.
     """
 
     topics: Topics = TOPICS
@@ -294,6 +294,7 @@ class FakeBus:
         lost: replay ids that are refused.
         starts: the positions of all subscriptions so far.
         burst: items put between two turns of the loop.
+        listeners: streams that have everything and wait for more.
     """
 
     def __init__(self, items: Iterable[StreamItem] = (), *, burst: int = 3) -> None:
@@ -304,6 +305,7 @@ class FakeBus:
         self.presets_lost = False
         self.starts: list[Position] = []
         self.burst = burst
+        self.listeners = 0
         self._published = asyncio.Event()
 
     def publish(self, *items: StreamItem) -> None:
@@ -331,7 +333,11 @@ class FakeBus:
     async def news(self) -> None:
         """Wait for the next publication."""
         self._published.clear()
-        await self._published.wait()
+        self.listeners += 1
+        try:
+            await self._published.wait()
+        finally:
+            self.listeners -= 1
 
 
 class FakeStream:

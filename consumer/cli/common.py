@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Awaitable, Sequence
@@ -94,10 +93,8 @@ def load_settings(args: argparse.Namespace) -> Loaded:
     from consumer.salesforce.login import login_faults  # noqa: PLC0415 - likewise
     from consumer.telemetry import configure_logging  # noqa: PLC0415 - likewise
 
-    # Until a command says otherwise, its results and its one error say it all; what the Kafka client calls an error
-    # is at most the cause of that one.
+    # Until a command says otherwise, its results and its one error say it all.
     configure_logging(level="error")
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     path: Path | None = getattr(args, "config", None)
     if path is None and DEFAULT_CONFIG.exists():
         path = DEFAULT_CONFIG

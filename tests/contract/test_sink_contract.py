@@ -32,6 +32,7 @@ from consumer.settings import KafkaSettings
 from tests.broker import Broker
 from tests.fakes import CHANNEL, NOW_MS, ORG, FakeBus, FakeKafka, change_record, event, internal_records, keepalive
 from tests.kafka_reader import read_committed_all
+from tests.unit.emulator_client import until
 
 LIMIT_S = 20.0
 
@@ -201,8 +202,8 @@ class Org(Protocol):
         """See to it that a subscriber who has everything gets a keep-alive."""
         ...
 
-    async def armed(self, streams: int) -> None:
-        """Wait until so many Subscribe calls were made in all and receive new events."""
+    async def armed(self) -> None:
+        """Wait until a subscriber receives new events."""
         ...
 
     async def forget(self, position: Position) -> None:
@@ -230,10 +231,8 @@ class FakeOrg:
     async def keepalive(self) -> None:
         self._bus.publish(keepalive(self._numbers))
 
-    async def armed(self, streams: int) -> None:
-        while len(self._bus.starts) < streams:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.005)
+    async def armed(self) -> None:
+        await until(lambda: bool(self._bus.listeners))
 
     async def forget(self, position: Position) -> None:
         assert position.replay_id is not None
@@ -271,10 +270,8 @@ class RealOrg:
     async def keepalive(self) -> None:
         """The server sends them by itself."""
 
-    async def armed(self, streams: int) -> None:
-        async with asyncio.timeout(LIMIT_S):
-            while self._org.stats.fetch_requests < streams:
-                await asyncio.sleep(0.005)
+    async def armed(self) -> None:
+        await until(lambda: any(call.describe()["events_behind"] == 0 for call in self._org.state.calls))
 
     async def forget(self, position: Position) -> None:
         await self._org.fault("expire_positions")
@@ -391,7 +388,7 @@ async def test_after_a_keepalive_exactly_the_rest_comes(org: Org) -> None:
 async def test_latest_gives_only_what_is_new(org: Org) -> None:
     await org.publish(3)
     async with reading(org, Position(preset=Preset.LATEST)) as reader:
-        await org.armed(1)
+        await org.armed()
         await org.publish(2)
         await reader.until(lambda: len(reader.ids) == 2)
     assert reader.ids == org.published()[3:]

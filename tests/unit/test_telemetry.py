@@ -94,9 +94,17 @@ def test_the_level_holds_for_structlog_and_for_libraries() -> None:
     out = io.StringIO()
     configure_logging("json", "info", out)
     structlog.get_logger("t").debug("hidden")
-    logging.getLogger("aiokafka.producer").info("hidden")
-    logging.getLogger("aiokafka.producer").warning("shown")
+    logging.getLogger("aiohttp.client").info("hidden")
+    logging.getLogger("aiohttp.client").warning("shown")
     assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["shown"]
+
+
+@pytest.mark.parametrize(("level", "shown"), [("info", 0), ("debug", 1)])
+def test_what_the_kafka_client_calls_an_error_is_told_by_us_instead(level: str, shown: int) -> None:
+    out = io.StringIO()
+    configure_logging("json", level, out)
+    logging.getLogger("aiokafka.consumer").error("no coordinator yet")
+    assert len(out.getvalue().splitlines()) == shown
 
 
 def _value(metrics: Metrics, name: str, **labels: str) -> float | None:
