@@ -206,7 +206,7 @@ class Subscription:
         """
         self._running = True
         # A new assignment is a new start: whoever had the channel meanwhile did not wait for `resume` either.
-        self._halted = self._recovered = False
+        self._halted = self._flooded = self._accept_flood = self._recovered = False
         try:
             while True:
                 await self._until_wanted()

@@ -268,6 +268,28 @@ def test_a_new_assignment_ends_a_halt() -> None:
     virtual(main())
 
 
+@pytest.mark.parametrize("accepted_before", [True, False])
+def test_what_was_said_of_a_flood_does_not_outlive_an_assignment(accepted_before: bool) -> None:
+    async def main() -> None:
+        rig = Rig([event(number, bad=True) for number in range(1, 30)])
+        async with task_group() as group:
+            task = group.create_task(rig.subscription.run())
+            await rig.told.until(lambda: rig.told.count("halted") == 1)
+            if accepted_before:
+                rig.subscription.resume(accept_flood=True)
+            else:
+                rig.subscription.pause()
+            task.cancel()
+        async with running(rig):
+            if not accepted_before:
+                await rig.told.until(lambda: "paused" in rig.told.names())
+                rig.subscription.resume(accept_flood=True)
+            await rig.told.until(lambda: rig.told.count("halted") == 2)
+        assert not rig.kafka.event_ids()
+
+    virtual(main())
+
+
 def test_a_cancelled_run_can_be_run_again() -> None:
     async def main() -> None:
         rig = Rig([event(number) for number in range(1, 100)])
