@@ -40,6 +40,9 @@ from consumer.telemetry import Metrics
 
 _log = structlog.get_logger(__name__)
 
+_HEALTHY_S = 60.0
+"""A membership that lasted this long was a good one."""
+
 _DRAIN_SHARE = 0.7
 """Part of the grace period for committing what is decoded; the rest is for leaving the group and closing."""
 
@@ -159,11 +162,14 @@ class Service:
         """Be a member of the group until stopped; once fenced, leave and come back as a new member."""
         backoff = Backoff(random.random)
         while not self._stop.is_set():
+            joined_s = time.monotonic()
             try:
                 async with Membership(self._cluster, group, self._topics.positions) as membership:
                     await self._serve(channels, membership)
                     return
             except (ProducerFencedError, KafkaUnavailableError) as error:
+                if time.monotonic() - joined_s > _HEALTHY_S:
+                    backoff.healthy()
                 delay_s = backoff.next_delay(1.0)
                 _log.warning("group.left", reason=error.message, next_try_s=round(delay_s, 1))
                 await self._stopped_within(delay_s)

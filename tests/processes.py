@@ -178,6 +178,13 @@ class Worker(Child):
             found: dict[str, Any] = await answer.json(content_type=None)
             return found
 
+    async def metric(self, name: str) -> float:
+        """Return a metric's sum over all its labels, 0 when it is not there."""
+        async with self._http.get(f"{await self.served()}/metrics") as answer:
+            text = await answer.text()
+        lines = [line for line in text.splitlines() if line.startswith(f"session_consumer_{name}{{")]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
     async def has_role(self, role: str, limit_s: float = LIMIT_S) -> dict[str, Any]:
         """Wait until all its subscriptions have a role, and return the first one's health."""
         await self.served()
