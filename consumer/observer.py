@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 
 import structlog
@@ -39,6 +39,8 @@ class SubscriptionObserver:
         self._now_ms = now_ms
         self._log = structlog.get_logger("consumer").bind(channel=channel)
         self._windows: set[str] = set()
+        self._processed = self._committed = 0
+        self._uncommitted: deque[tuple[int, ReceivedEvent, Outcome]] = deque()
         self._position: Position | None = None
         self._last: tuple[int, int] | None = None
         self._connected = False
@@ -90,10 +92,9 @@ class SubscriptionObserver:
                 self._health.become(Role.ACTIVE)
         if outcome.event_ms is not None:
             self._last = (outcome.event_ms, event.received_ms)
-        if outcome.window is not None:
-            self._windows.add(outcome.window.window_id)
-        if outcome.error is not None:
-            self._quarantined(event, outcome.error)
+        self._processed += 1
+        if outcome.window is not None or outcome.error is not None:
+            self._uncommitted.append((self._processed, event, outcome))
 
     def repeated(self, event: ReceivedEvent) -> None:
         """A repeat was dropped."""
@@ -110,6 +111,9 @@ class SubscriptionObserver:
         now_ms = self._now_ms()
         kinds = Counter(record.topic.rpartition(".")[2] for record in batch.records)
         self._metrics.committed(batch.events, kinds, seconds)
+        self._committed += batch.events
+        while self._uncommitted and self._uncommitted[0][0] <= self._committed:
+            self._took_effect(*self._uncommitted.popleft()[1:])
         self._metrics.loss_windows(len(self._windows))
         health = self._health
         health.last_committed_ms = now_ms
@@ -150,6 +154,8 @@ class SubscriptionObserver:
     def streaming(self, pipeline: Pipeline) -> None:
         """A generation begins."""
         self._connected = self._waiting = False
+        self._processed = self._committed = 0
+        self._uncommitted.clear()
         self._metrics.halted(None)
         self._metrics.paused(paused=False)
         self._metrics.buffered(lambda: pipeline.buffer.events)
@@ -198,6 +204,13 @@ class SubscriptionObserver:
             self._log.info("quarantine.retried", event_id=event.event_id)
         else:
             self._log.warning("quarantine.still_bad", event_id=event.event_id, reason=error.message)
+
+    def _took_effect(self, event: ReceivedEvent, outcome: Outcome) -> None:
+        """Tell of a loss window and of a quarantined event once they are durable, not when they may still be undone."""
+        if outcome.window is not None:
+            self._windows.add(outcome.window.window_id)
+        if outcome.error is not None:
+            self._quarantined(event, outcome.error)
 
     def _quarantined(self, event: ReceivedEvent, error: ServiceError) -> None:
         reason = quarantine_reason(error)

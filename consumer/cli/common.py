@@ -80,11 +80,12 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
-def load_settings(args: argparse.Namespace) -> Loaded:
+def load_settings(args: argparse.Namespace, *, needs_login: bool = True) -> Loaded:
     """Read the configuration file and the environment.
 
     Args:
         args: the parsed command line; ``config`` may be missing.
+        needs_login: whether the command logs in to Salesforce; one that only asks Kafka runs without those secrets.
 
     Raises:
         ConfigError: the file can't be read, or the configuration has faults (all of them are listed).
@@ -100,7 +101,9 @@ def load_settings(args: argparse.Namespace) -> Loaded:
         path = DEFAULT_CONFIG
     text = "" if path is None else _read_config(path)
     try:
-        return settings_load.load(text, os.environ, Path.read_bytes, login_faults)
+        if needs_login:
+            return settings_load.load(text, os.environ, Path.read_bytes, login_faults)
+        return settings_load.load(text, os.environ, Path.read_bytes)
     except ConfigError as error:
         where = f"Correct {path} or the environment" if path else f"There is no ./{DEFAULT_CONFIG} and no --config"
         advice = f"{where}; '{PROGRAM} config example' prints the smallest working file"

@@ -59,7 +59,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """Show or change the position."""
-    settings = load_settings(args).settings
+    settings = load_settings(args, needs_login=False).settings
     topics = Topics(settings.kafka.topic_prefix, settings.pubsub.topics)
     cluster = Cluster(settings.kafka)
     deployment = await read_deployment(cluster, topics, settings.service.name)

@@ -51,7 +51,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """List or retry."""
-    settings = load_settings(args).settings
+    settings = load_settings(args, needs_login=False).settings
     if args.action == "list":
         return await _list(settings, only_open=args.open, as_json=args.json)
     if bool(args.window_ids) == args.all:

@@ -82,10 +82,10 @@ def _settings(args: argparse.Namespace) -> Settings | None:
         ConfigError: the configuration has faults.
     """
     if args.to == "stdout":
-        return load_settings(args).settings if getattr(args, "config", None) is not None else None
+        return load_settings(args, needs_login=False).settings if getattr(args, "config", None) is not None else None
     if not args.topic_prefix:
         raise UsageError("--to kafka needs --topic-prefix", "Choose one that no live deployment uses, such as replay.")
-    settings = load_settings(args).settings
+    settings = load_settings(args, needs_login=False).settings
     if args.topic_prefix == settings.kafka.topic_prefix:
         raise UsageError(
             f"{args.topic_prefix!r} is the configured prefix, whose topics are live", "Choose another --topic-prefix."

@@ -39,7 +39,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """Print the status."""
-    settings = load_settings(args).settings
+    settings = load_settings(args, needs_login=False).settings
     topics = Topics(settings.kafka.topic_prefix, settings.pubsub.topics)
     deployment = await read_deployment(Cluster(settings.kafka), topics, settings.service.name)
     page = await _own_page(settings.service.listen)

@@ -74,7 +74,7 @@ async def run_pause_or_resume(args: argparse.Namespace, command_for: CommandFor)
         args: the parsed command line.
         command_for: makes the command from channel, time in epoch milliseconds, and who gives it.
     """
-    settings = load_settings(args).settings
+    settings = load_settings(args, needs_login=False).settings
     channel = chosen_topic(settings, args.topic)
     command = command_for(channel, clock.now_ms(), who())
     await send(settings, command)

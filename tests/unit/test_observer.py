@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import structlog
@@ -18,6 +19,7 @@ from consumer.errors import (
 )
 from consumer.health.state import Role, SubscriptionHealth
 from consumer.observer import SubscriptionObserver
+from consumer.pipeline import Pipeline
 from consumer.ports import Batch, Restored
 from consumer.position import Position
 from consumer.processor import Outcome
@@ -135,6 +137,19 @@ def test_open_windows_are_counted_through_quarantine_retry_and_restart(desk: Des
     desk.observer.retried(again, None)
     desk.committed(at=3)
     assert desk.health.open_windows == 0
+
+
+def test_what_is_undone_before_it_is_committed_was_never_in_quarantine(desk: Desk) -> None:
+    """A flood halts before its first event: its events must not be counted at every attempt."""
+    bad = PlainProcessor().process(event(2, bad=True))
+    desk.observer.processed(event(1), good(1))
+    desk.observer.processed(event(2, bad=True), bad)
+    desk.committed(events=1)
+    assert (desk.health.quarantined, desk.health.open_windows) == (0, 0)
+    desk.observer.streaming(cast("Pipeline", None))  # a generation begins; nothing asks for its buffer here
+    desk.observer.processed(event(2, bad=True), bad)
+    desk.committed(events=1, at=2)
+    assert (desk.health.quarantined, desk.health.open_windows) == (1, 1)
 
 
 def test_halt_pause_and_standby_are_told_and_end(desk: Desk) -> None:
