@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import structlog
 from aiokafka import errors as kafka
 from aiokafka.conn import collect_hosts, create_conn
 
@@ -29,6 +30,13 @@ CONNECT_LIMIT_S = 30.0
 """Longest start of a client, seconds; the client itself sets no limit."""
 
 _DIAGNOSIS_LIMIT_MS = 5_000
+_CLOSE_LIMIT_S = 5.0
+
+_log = structlog.get_logger(__name__)
+
+CLIENT_ERRORS: tuple[type[Exception], ...] = (OSError, RuntimeError)
+"""What a call of the client can end with: aiokafka's own errors are RuntimeErrors, and so is what uvloop raises when
+the client writes to a connection that was reset a moment ago."""
 
 
 class TopicMaker(Protocol):
@@ -136,8 +144,17 @@ async def asking(cluster: Cluster, doing: str, limit_s: float = CONNECT_LIMIT_S)
     except kafka.KafkaConnectionError as error:
         # "Unable to bootstrap" hides whether it was the name, the port, the certificate or the password.
         raise translate(await _diagnose(cluster) or error, doing, cluster) from error
-    except (kafka.KafkaError, OSError) as error:
+    except CLIENT_ERRORS as error:
         raise translate(error, doing, cluster) from error
+
+
+async def close_admin(admin: Any) -> None:
+    """Close an admin client, bounded in time, whatever became of its connections."""
+    try:
+        async with asyncio.timeout(_CLOSE_LIMIT_S):
+            await admin.close()
+    except CLIENT_ERRORS as error:
+        _log.debug("kafka.close_not_clean", reason=type(error).__name__)
 
 
 async def _diagnose(cluster: Cluster) -> Exception | None:
@@ -147,7 +164,7 @@ async def _diagnose(cluster: Cluster) -> Exception | None:
     for host, port, _family in collect_hosts(options.pop("bootstrap_servers")):
         try:
             connection = await create_conn(host, port, **options)
-        except (kafka.KafkaError, OSError) as error:
+        except CLIENT_ERRORS as error:
             reason = error
         else:
             connection.close()

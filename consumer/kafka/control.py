@@ -11,11 +11,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError as ClientError
 
 from consumer.delivery.partition import partition_for
 from consumer.events import OutboundRecord
-from consumer.kafka.connection import CONNECT_LIMIT_S, Cluster, asking, translate
+from consumer.kafka.connection import CLIENT_ERRORS, CONNECT_LIMIT_S, Cluster, asking, translate
 from consumer.kafka.producer import let_go
 from consumer.kafka.reading import CommittedReader, Partition, Span, stop_consumer
 
@@ -97,7 +96,7 @@ class ControlTail:
         while True:
             try:
                 fetched = await consumer.getmany(timeout_ms=_POLL_MS)
-            except (ClientError, OSError) as error:
+            except CLIENT_ERRORS as error:
                 raise translate(error, "following the control topic", self._cluster) from error
             for records in fetched.values():
                 for record in records:

@@ -22,10 +22,9 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
     for_code,
 )
-from aiokafka.errors import KafkaError as ClientError
 
 from consumer.kafka.assignor import stay_assignor
-from consumer.kafka.connection import CONNECT_LIMIT_S, REQUEST_TIMEOUT_MS, Cluster, asking, translate
+from consumer.kafka.connection import CLIENT_ERRORS, CONNECT_LIMIT_S, REQUEST_TIMEOUT_MS, Cluster, asking, translate
 from consumer.kafka.reading import stop_consumer
 from consumer.kafka.topics import admin_client
 
@@ -136,7 +135,7 @@ class Membership:
             try:
                 # Every partition is paused, so this only waits.
                 await self._consumer.getmany(timeout_ms=_POLL_MS)
-            except (ClientError, OSError) as error:
+            except CLIENT_ERRORS as error:
                 raise translate(error, "being a member of the group", self._cluster) from error
 
     async def assignments(self) -> AsyncIterator[frozenset[int]]:

@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import NoError, UnknownTopicOrPartitionError, for_code
 
 from consumer.errors import KafkaRefusedError, KafkaUnavailableError
-from consumer.kafka.connection import CONNECT_LIMIT_S, Cluster, asking
+from consumer.kafka.connection import CONNECT_LIMIT_S, Cluster, asking, close_admin
 
 _STOP_LIMIT_S = 5.0
 _POLL_MS = 200
+
+_log = structlog.get_logger(__name__)
 
 
 class Partition(NamedTuple):
@@ -70,7 +73,7 @@ class CommittedReader:
     async def _stop(self) -> None:
         for consumer in (self._consumer, self._watermarks):
             await stop_consumer(consumer)
-        await self._admin.close()
+        await close_admin(self._admin)
 
     async def partitions(self, topics: Iterable[str]) -> list[Partition]:
         """Return the partitions of the topics.
@@ -172,9 +175,9 @@ async def stop_consumer(consumer: Any, limit_s: float = _STOP_LIMIT_S) -> None:
     try:
         async with asyncio.timeout(limit_s):
             await consumer.stop()
-    except TimeoutError:
+    except Exception:  # noqa: BLE001  # a coordinator whose connection was reset ends with errors of any class
         try:
             async with asyncio.timeout(limit_s):
-                await consumer._client.close()  # noqa: SLF001  # stop() is what hung; there is no other way
-        except TimeoutError:
-            return
+                await consumer._client.close()  # noqa: SLF001  # stop() is what failed; there is no other way
+        except Exception as error:  # noqa: BLE001  # the connections are dropped either way
+            _log.debug("kafka.close_not_clean", reason=type(error).__name__)

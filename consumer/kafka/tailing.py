@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError as ClientError
 
 from consumer.events import OutboundRecord
-from consumer.kafka.connection import Cluster, asking, translate
+from consumer.kafka.connection import CLIENT_ERRORS, Cluster, asking, translate
 from consumer.kafka.reading import stop_consumer
 
 _POLL_MS = 500
@@ -46,7 +45,7 @@ async def _records(cluster: Cluster, consumer: Any) -> AsyncIterator[OutboundRec
     while True:
         try:
             fetched = await consumer.getmany(timeout_ms=_POLL_MS)
-        except (ClientError, OSError) as error:
+        except CLIENT_ERRORS as error:
             raise translate(error, "following topics", cluster) from error
         for pair, records in fetched.items():
             for record in records:

@@ -15,7 +15,7 @@ from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
 from consumer.delivery.names import Topics
 from consumer.errors import KafkaRefusedError, KafkaUnavailableError
-from consumer.kafka.connection import Cluster, asking, translate
+from consumer.kafka.connection import Cluster, asking, close_admin, translate
 from consumer.settings import KafkaSettings
 
 MIN_MESSAGE_BYTES = 1_000_000
@@ -128,7 +128,7 @@ async def admin_client(cluster: Cluster) -> AsyncIterator[Any]:
             await admin.start()
         yield admin
     finally:
-        await admin.close()
+        await close_admin(admin)
 
 
 async def cluster_id(cluster: Cluster) -> str:

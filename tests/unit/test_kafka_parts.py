@@ -18,8 +18,9 @@ from consumer.errors import (
     UsageError,
 )
 from consumer.kafka.assignor import decode_owned, encode_owned, spread
-from consumer.kafka.connection import Cluster, require_checks, translate
+from consumer.kafka.connection import Cluster, asking, close_admin, require_checks, translate
 from consumer.kafka.readback import RETENTION_MS, redelivery_since_ms
+from consumer.kafka.reading import stop_consumer
 from consumer.kafka.sink import Subscription
 from consumer.kafka.topics import planned_specs, spec_of
 from consumer.settings import KafkaSettings
@@ -123,3 +124,32 @@ def test_the_transactional_id_is_stable_and_of_safe_characters() -> None:
     topics = Topics("p.", ("/data/ChangeEvents",))
     subscription = Subscription("svc", "00D000000000001AAA", "/data/ChangeEvents", topics)
     assert subscription.transactional_id == "svc.00D000000000001AAA.ChangeEvents"
+
+
+class _Reset:
+    """A client whose connection was reset a moment ago: uvloop raises where it is written to."""
+
+    def __init__(self) -> None:
+        self._client = self
+        self.asked: list[str] = []
+
+    async def stop(self) -> None:
+        self.asked.append("stop")
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    async def close(self) -> None:
+        self.asked.append("close")
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+
+async def test_writing_to_a_reset_connection_is_kafka_not_answering() -> None:
+    with pytest.raises(KafkaUnavailableError, match="while leaving"):
+        async with asking(CLUSTER, "leaving"):
+            await _Reset().stop()
+
+
+async def test_a_client_whose_connection_was_reset_can_still_be_let_go() -> None:
+    consumer = _Reset()
+    await stop_consumer(consumer)
+    assert consumer.asked == ["stop", "close"]
+    await close_admin(_Reset())
