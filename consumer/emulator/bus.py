@@ -72,6 +72,7 @@ class Entry:
         counter: the replay id as a number.
         published_ms: when it reached the bus, epoch milliseconds.
         poison: whether its payload was broken on purpose.
+        sent: whether it has left on any stream.
         wire: the serialised ``events`` element of a FetchResponse; empty once it is past the retention.
     """
 
@@ -89,6 +90,7 @@ class Entry:
     published_ms: int
     poison: bool
     wire: bytes
+    sent: bool = False
 
     @property
     def replay_id(self) -> bytes:
@@ -112,6 +114,7 @@ class Entry:
             "replay_id": b64encode(self.replay_id).decode(),
             "poison": self.poison,
             "retained": bool(self.wire),
+            "sent": self.sent,
         }
 
 
@@ -206,6 +209,10 @@ class EventBus:
         now_ms: the wall clock, epoch milliseconds.
         retention_ms: how long events can be read again.
         retain_events: bound of memory: more events than this push the oldest past the retention.
+
+    Attributes:
+        ledger: every event ever published, in order.
+        lossy: takes events away before they are published, None as long as nothing is lost.
     """
 
     def __init__(
@@ -219,6 +226,7 @@ class EventBus:
         retain_events: int = 1_000_000,
     ) -> None:
         self.ledger: list[Entry] = []
+        self.lossy: Callable[[Sequence[Publishable]], Sequence[Publishable]] | None = None
         self.topics: dict[str, Topic] = {ALL_CHANGES: Topic(ALL_CHANGES, None, None)}
         self._routes: dict[str, tuple[Topic, ...]] = {}
         self._random = random.Random(seed)  # noqa: S311 - holes in a sequence, nothing secret
@@ -257,6 +265,8 @@ class EventBus:
             events: an event with ``shares_replay_id`` gets the replay id of the one before it in this call.
             poison: whether their payloads were broken on purpose (for the ledger).
         """
+        if self.lossy is not None:
+            events = self.lossy(events)
         now = self._now_ms()
         touched: set[Topic] = set()
         entries: list[Entry] = []
@@ -296,7 +306,7 @@ class EventBus:
         Raises:
             PositionRefusedError: malformed, past the retention, or never given out.
         """
-        self._expire_old()
+        self.expire_old()
         well_formed = len(replay_id) == 8 or (len(replay_id) == 10 and replay_id.endswith(_SUFFIX))
         counter = int.from_bytes(replay_id[:8], "big")
         if not well_formed or counter <= self._expired_through or not self._was_issued(counter):
@@ -305,7 +315,7 @@ class EventBus:
 
     def earliest(self, topic: Topic) -> int:
         """Return the cursor of the oldest retained event."""
-        self._expire_old()
+        self.expire_old()
         return topic.first
 
     def expire(self, keep_last: int = 0) -> None:
@@ -316,17 +326,21 @@ class EventBus:
             self._forget_through(self._head)
         self.advance()
 
-    def move(self, *, keep_events: bool) -> None:
+    def move(self, *, keep_events: bool, restart: bool = False) -> None:
         """Move the org to another instance: all positions given out so far are void, new ones start elsewhere.
 
         Args:
             keep_events: whether retained events stay readable, under new replay ids.
+            restart: whether numbering starts below every number given out so far, not above. An old position is
+                refused until the new numbers reach it, some hundred thousand events later.
         """
         retained = self.ledger[self._first_retained :] if keep_events else []
         if not keep_events:
             self._forget_through(self._head)
-        offset = self._random.randrange(1 << 25, 1 << 30)
-        self._expired_through = self._head + offset
+        if restart:
+            self._expired_through = self._random.randrange(1 << 8, 1 << 12)
+        else:
+            self._expired_through = self._head + self._random.randrange(1 << 25, 1 << 30)
         self._head = self._expired_through + 1
         self._issued = [self._head]
         previous = None
@@ -374,7 +388,8 @@ class EventBus:
         at = bisect_left(self._issued, counter)
         return at < len(self._issued) and self._issued[at] == counter
 
-    def _expire_old(self) -> None:
+    def expire_old(self) -> None:
+        """Let go of what is older than the retention; done anyway whenever a position is asked for."""
         oldest_ms = self._now_ms() - self._retention_ms
         first = bisect_left(self.ledger, oldest_ms, lo=self._first_retained, key=lambda entry: entry.published_ms)
         if first > self._first_retained:

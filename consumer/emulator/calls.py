@@ -257,6 +257,7 @@ class FetchCall:
             if parts and (size > MAX_RESPONSE_BYTES or len(parts) >= limit):
                 break
             parts.append(entry.wire)
+            entry.sent = True
             taken += 1
             if conditions.duplicate_next and len(parts) < limit:
                 conditions.duplicate_next -= 1

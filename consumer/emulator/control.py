@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from consumer.emulator import fault_kinds
+from consumer.emulator import control_oracle, fault_kinds
 from consumer.emulator.faults import Faults
 from consumer.emulator.state import ServerState
 from consumer.emulator.traffic_gate import TrafficGate
@@ -56,6 +56,7 @@ class Control:
                 "POST /control/fault": '{"kind": ..., its parameters}',
                 "POST /control/publish": '{"kind": ..., its parameters}; answers the events',
                 "POST /control/traffic": '{"rate", "total", "paused"}, each optional',
+                **control_oracle.INDEX,
             }
         )
 

@@ -119,11 +119,131 @@ class LoginDown(Fault):
     seconds: Seconds
 
 
+RestErrorKind = Literal[
+    "html502",
+    "empty500",
+    "unavailable503",
+    "cut",
+    "query_timeout",
+    "invalid_session",
+    "request_limit",
+    "locator_gone",
+    "id_limit",
+    "bulk_failed",
+]
+
+
+class RestDown(Fault):
+    """Answer REST and Bulk requests with 503 and an HTML page for a while."""
+
+    kind = "rest_down"
+    seconds: Seconds
+
+
+class RestErrors(Fault):
+    """Answer the next REST or Bulk requests of the error's sort wrongly; path: a text in their path or SOQL."""
+
+    kind = "rest_error"
+    error: RestErrorKind = "html502"
+    times: int = Field(default=1, ge=1, le=10_000)
+    path: str = ""
+
+
+class RestLatency(Fault):
+    """Let every REST and Bulk answer travel this long; 0 ends it."""
+
+    kind = "rest_latency"
+    ms: float = Field(ge=0)
+
+
+class ShortPages(Fault):
+    """Make pages of queries and Bulk results shorter than asked for, by chance, or stop that."""
+
+    kind = "short_pages"
+    on: bool = True
+
+
+class ExpireCursors(Fault):
+    """Let all open query cursors expire, so that their next pages are refused."""
+
+    kind = "expire_cursors"
+
+
+class ApiLimit(Fault):
+    """Use up the daily API calls, or give them back; limit sets a new number of calls a day."""
+
+    kind = "api_limit"
+    exceeded: bool = True
+    limit: int | None = Field(default=None, ge=0)
+
+
 class ExpirePositions(Fault):
     """Move the retention: all but the newest events, and the positions in them, are gone."""
 
     kind = "expire_positions"
     keep_last: int = Field(default=0, ge=0)
+
+
+class RestartOrg(Fault):
+    """Move the org as corrupt_positions does, and number events and transactions anew from below."""
+
+    kind = "move_org"
+    keep_events: bool = False
+
+
+class AdvanceClock(Fault):
+    """Set the org's clock ahead; with events, that many come in even steps over the span, on top of the traffic."""
+
+    kind = "advance_clock"
+    seconds: float = Field(ge=0, le=1000 * 86_400)
+    events: int = Field(default=0, ge=0, le=5_000_000)
+    steps: int = Field(default=200, ge=1, le=100_000)
+
+
+class Drop(Fault):
+    """Commit but never publish the next events, or all for some seconds; an empty entity means any."""
+
+    kind = "drop"
+    events: int = Field(default=0, ge=0)
+    seconds: Seconds = 0.0
+    entity: str = ""
+
+
+class HistoryTracking(Fault):
+    """Track the history of these fields of an object from now on, and of no others; without fields it is off."""
+
+    kind = "history_tracking"
+    entity: Entity = "MessagingSession"
+    fields: tuple[str, ...] = ()
+
+
+class SilentUpdate(Fault):
+    """Change records without an event: those named, or so many live ones; without fields one plausible field each."""
+
+    kind = "silent_update"
+    entity: Entity = "MessagingSession"
+    record_ids: tuple[str, ...] = ()
+    records: int = Field(default=1, ge=1, le=100_000)
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+
+class SilentDelete(Fault):
+    """Delete records without an event: those named, or so many live ones; purge leaves nothing in the recycle bin."""
+
+    kind = "silent_delete"
+    entity: Entity = "MessagingSession"
+    record_ids: tuple[str, ...] = ()
+    records: int = Field(default=1, ge=1, le=100_000)
+    purge: bool = False
+
+
+class SilentCreate(Fault):
+    """Create records without an event."""
+
+    kind = "silent_create"
+    entity: Entity = "MessagingSession"
+    records: int = Field(default=1, ge=1, le=100_000)
+    fields: dict[str, Any] = Field(default_factory=dict)
 
 
 class MoveOrg(Fault):
@@ -247,27 +367,32 @@ class Commit(Fault):
 
 
 class Gap(Fault):
-    """Publish a gap event; without record_ids it concerns the newest record."""
+    """Publish a gap event; without record_ids it is of the newest record, or of so many live ones, truly changed."""
 
     kind = "gap"
     entity: Entity = "MessagingSession"
     op: Literal["CREATE", "UPDATE", "DELETE", "UNDELETE"] = "UPDATE"
     record_ids: tuple[str, ...] = ()
+    records: int = Field(default=0, ge=0, le=1000)
     fields: dict[str, Any] = Field(default_factory=dict)
 
 
 class Overflow(Fault):
-    """Publish a GAP_OVERFLOW event."""
+    """Publish a GAP_OVERFLOW event; its transaction truly updates, deletes and creates so many records."""
 
     kind = "overflow"
     entity: Entity = "MessagingSession"
+    updates: int = Field(default=0, ge=0, le=100_000)
+    deletes: int = Field(default=0, ge=0, le=100_000)
+    creates: int = Field(default=0, ge=0, le=100_000)
 
 
 class Wildcard(Fault):
-    """Publish the wildcard event of a field type conversion."""
+    """Publish the wildcard event of a field type conversion; fields are truly written to every live record."""
 
     kind = "wildcard"
     entity: Entity = "MessagingSession"
+    fields: dict[str, Any] = Field(default_factory=dict)
 
 
 class PoisonEvent(Fault):
@@ -290,8 +415,21 @@ _FAULTS: tuple[type[Fault], ...] = (
     RevokeTokens,
     LoginErrors,
     LoginDown,
+    RestDown,
+    RestErrors,
+    RestLatency,
+    ShortPages,
+    ExpireCursors,
+    ApiLimit,
     ExpirePositions,
     MoveOrg,
+    RestartOrg,
+    AdvanceClock,
+    Drop,
+    HistoryTracking,
+    SilentUpdate,
+    SilentDelete,
+    SilentCreate,
     SchemaDown,
     SchemaRefused,
     TopicRefused,

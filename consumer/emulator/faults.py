@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from grpc import StatusCode
 
-from consumer.clock import now_ms
 from consumer.emulator import fault_kinds as kinds
 from consumer.emulator.bus import Entry
 from consumer.emulator.org import Change, OrgModel
+from consumer.emulator.plausible import Plausible
 from consumer.emulator.refusals import (
     INTERNAL_RESET,
     LIMIT_EXCEEDED,
@@ -20,7 +21,7 @@ from consumer.emulator.refusals import (
     STATUS_OF_CODE,
     CallEnd,
 )
-from consumer.emulator.state import Conditions, LoginFault, ServerState
+from consumer.emulator.state import Conditions, LoginFault, RestFault, ServerState
 from consumer.emulator.traffic_gate import TrafficGate
 from consumer.errors import EmulatorError
 
@@ -75,6 +76,7 @@ class Faults:
         self._traffic = traffic
         self._restart = restart
         self._network = network
+        self._plausible = Plausible(model)
         self._handlers: dict[type[kinds.Fault], Callable[[Any], Any]] = {
             kinds.EndStreams: self._end_streams,
             kinds.ServiceDown: self._service_down,
@@ -86,8 +88,21 @@ class Faults:
             kinds.RevokeTokens: self._revoke,
             kinds.LoginErrors: self._login_error,
             kinds.LoginDown: self._login_down,
+            kinds.RestDown: self._rest_down,
+            kinds.RestErrors: self._rest_error,
+            kinds.RestLatency: self._rest_latency,
+            kinds.ShortPages: self._short_pages,
+            kinds.ExpireCursors: self._expire_cursors,
+            kinds.ApiLimit: self._api_limit,
             kinds.ExpirePositions: self._expire,
             kinds.MoveOrg: self._move,
+            kinds.RestartOrg: self._restart_org,
+            kinds.AdvanceClock: self._advance_clock,
+            kinds.Drop: self._drop,
+            kinds.HistoryTracking: self._history_tracking,
+            kinds.SilentUpdate: self._silent_update,
+            kinds.SilentDelete: self._silent_delete,
+            kinds.SilentCreate: self._silent_create,
             kinds.SchemaDown: self._schema_down,
             kinds.SchemaRefused: self._schema_refused,
             kinds.TopicRefused: self._topic_refused,
@@ -177,12 +192,78 @@ class Faults:
     def _login_down(self, fault: kinds.LoginDown) -> None:
         self._state.conditions.login_down_until = self._state.now() + fault.seconds
 
+    def _rest_down(self, fault: kinds.RestDown) -> None:
+        self._state.conditions.rest_down_until = self._state.now() + fault.seconds
+
+    def _rest_error(self, fault: kinds.RestErrors) -> None:
+        self._state.conditions.rest_faults += [RestFault(fault.error, fault.path)] * fault.times
+
+    def _rest_latency(self, fault: kinds.RestLatency) -> None:
+        self._state.conditions.rest_latency_s = fault.ms / 1000
+
+    def _short_pages(self, fault: kinds.ShortPages) -> None:
+        self._state.conditions.short_pages = fault.on
+
+    def _expire_cursors(self, _: kinds.ExpireCursors) -> None:
+        self._state.expire_cursors()
+
+    def _api_limit(self, fault: kinds.ApiLimit) -> None:
+        api = self._state.api
+        if fault.limit is None:
+            api.used_up = fault.exceeded
+        else:
+            api.limit, api.used_up = fault.limit, False
+
     def _expire(self, fault: kinds.ExpirePositions) -> None:
         self._state.bus.expire(fault.keep_last)
 
     def _move(self, fault: kinds.MoveOrg) -> None:
         self._end_all(RST_NO_ERROR)
         self._state.bus.move(keep_events=fault.keep_events)
+        self._model.note_move(self._state.now_ms())
+
+    def _restart_org(self, fault: kinds.RestartOrg) -> None:
+        self._end_all(RST_NO_ERROR)
+        self._state.bus.move(keep_events=fault.keep_events, restart=True)
+        self._model.restart_commit_numbers()
+        self._model.note_move(self._state.now_ms())
+
+    async def _advance_clock(self, fault: kinds.AdvanceClock) -> None:
+        steps = min(fault.steps, fault.events) or 1
+        for step in range(steps):
+            self._state.clock.advance(fault.seconds / steps)
+            self._traffic.emit_extra(fault.events * (step + 1) // steps - fault.events * step // steps)
+            await asyncio.sleep(0)
+        self._model.settle(self._state.now_ms())
+        self._state.bus.expire_old()
+
+    def _drop(self, fault: kinds.Drop) -> None:
+        conditions = self._state.conditions
+        conditions.drop_next = fault.events
+        conditions.drop_until = self._state.now() + fault.seconds if fault.seconds else 0.0
+        conditions.drop_entity = fault.entity
+
+    def _history_tracking(self, fault: kinds.HistoryTracking) -> None:
+        self._model.history.track(fault.entity, fault.fields)
+
+    def _silent_update(self, fault: kinds.SilentUpdate) -> None:
+        ids = self._chosen(fault.entity, fault.record_ids, fault.records)
+        self._model.silent(self._plausible.updates(fault.entity, ids, fault.fields), self._state.now_ms())
+
+    def _silent_delete(self, fault: kinds.SilentDelete) -> None:
+        ids = self._chosen(fault.entity, fault.record_ids, fault.records)
+        changes = [Change("purge" if fault.purge else "delete", fault.entity, record_id) for record_id in ids]
+        self._model.silent(changes, self._state.now_ms())
+
+    def _silent_create(self, fault: kinds.SilentCreate) -> None:
+        now = self._state.now_ms()
+        self._model.silent(self._plausible.creates(fault.entity, fault.records, now, fault.fields), now)
+
+    def _chosen(self, entity: str, record_ids: tuple[str, ...], records: int) -> tuple[str, ...]:
+        chosen = record_ids or self._model.pick(entity, records)
+        if not chosen:
+            raise EmulatorError(f"there is no {entity} record yet", "Commit a create first")
+        return chosen
 
     def _schema_down(self, fault: kinds.SchemaDown) -> None:
         self._state.conditions.schema_down_until = self._state.now() + fault.seconds
@@ -231,6 +312,7 @@ class Faults:
 
     def _clear(self, _: kinds.Clear) -> None:
         self._state.conditions = Conditions()
+        self._state.api.used_up = False
 
     def _commit(self, fault: kinds.Commit) -> list[Entry]:
         changes = [
@@ -244,21 +326,35 @@ class Faults:
             )
             for each in fault.changes
         ]
-        events = self._model.commit(changes, now_ms(), user=fault.user, origin=fault.origin)
+        events = self._model.commit(changes, self._state.now_ms(), user=fault.user, origin=fault.origin)
         return self._state.bus.append(events)
 
     def _gap(self, fault: kinds.Gap) -> list[Entry]:
+        now = self._state.now_ms()
+        if fault.records and not fault.record_ids and fault.op in {"UPDATE", "DELETE"}:
+            ids = self._chosen(fault.entity, (), fault.records)
+            wanted = self._plausible.updates(fault.entity, ids, fault.fields) if fault.op == "UPDATE" else ()
+            changes = wanted or [Change("delete", fault.entity, record_id) for record_id in ids]
+            return self._state.bus.append(self._model.gap_of(fault.op, fault.entity, changes, now))
         fresh = fault.op == "CREATE"
         ids = fault.record_ids or (self._model.new_id(fault.entity) if fresh else self.newest(fault.entity),)
-        events = self._model.gap(fault.op, fault.entity, ids, now_ms(), fields=fault.fields)
+        events = self._model.gap(fault.op, fault.entity, ids, now, fields=fault.fields)
         return self._state.bus.append(events)
 
     def _overflow(self, fault: kinds.Overflow) -> list[Entry]:
-        return self._state.bus.append(self._model.overflow(fault.entity, now_ms()))
+        now = self._state.now_ms()
+        chosen = self._model.pick(fault.entity, fault.updates + fault.deletes)
+        kept, gone = chosen[: fault.updates], chosen[fault.updates :]
+        changes = [
+            *self._plausible.updates(fault.entity, kept, {}),
+            *(Change("delete", fault.entity, record_id) for record_id in gone),
+            *self._plausible.creates(fault.entity, fault.creates, now, {}),
+        ]
+        return self._state.bus.append(self._model.overflow(fault.entity, now, changes))
 
     def _wildcard(self, fault: kinds.Wildcard) -> list[Entry]:
-        return self._state.bus.append(self._model.wildcard(fault.entity, now_ms()))
+        return self._state.bus.append(self._model.wildcard(fault.entity, self._state.now_ms(), fault.fields))
 
     def _poison(self, fault: kinds.PoisonEvent) -> list[Entry]:
-        events = [self._model.poison(fault.entity, now_ms(), fault.how) for _ in range(fault.events)]
+        events = [self._model.poison(fault.entity, self._state.now_ms(), fault.how) for _ in range(fault.events)]
         return self._state.bus.append(events, poison=True)

@@ -28,11 +28,12 @@ JWT_LIFETIME_S = 300
 """``exp`` may be at most five minutes ahead."""
 
 _AUDIENCES = ("https://login.salesforce.com", "https://test.salesforce.com")
-_VERSIONS = range(60, 69)
+API_VERSIONS = range(60, 69)
+"""API versions the org speaks."""
 _SOAP_LOGIN_GONE = 65
 """``login()`` is absent from this API version on."""
 
-_HTML_FAULT = "<html><head><title>Error</title></head><body><h1>{status}</h1><p>Down for maintenance.</p></body></html>"
+HTML_FAULT = "<html><head><title>Error</title></head><body><h1>{status}</h1><p>Down for maintenance.</p></body></html>"
 
 
 class _DeniedError(Exception):
@@ -141,30 +142,23 @@ class LoginServer:
         """Answer ``GET /services/data/``, which needs no session."""
         listed = [
             {"label": f"API {major}", "url": f"/services/data/v{major}.0", "version": f"{major}.0"}
-            for major in _VERSIONS
+            for major in API_VERSIONS
         ]
         return web.json_response(listed)
 
-    async def limits(self, request: web.Request) -> web.Response:
-        """Answer ``GET /services/data/vXX.0/limits``."""
-        if request.match_info["version"] not in {f"v{major}.0" for major in _VERSIONS}:
-            return web.json_response(
-                [{"errorCode": "NOT_FOUND", "message": "The requested resource does not exist"}], status=404
-            )
-        if not self._authorised(request):
-            return web.json_response(
-                [{"message": "Session expired or invalid", "errorCode": "INVALID_SESSION_ID"}], status=401
-            )
+    async def limits(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's handler shape
+        """Answer ``GET /services/data/vXX.0/limits``; version and session are checked before, as for all of REST."""
         allowance = self._state.delivery_allowance
+        api = self._state.api
         body = {
-            "DailyApiRequests": {"Max": 100_000, "Remaining": 99_900},
+            "DailyApiRequests": {"Max": api.limit, "Remaining": api.left(self._state.now_ms())},
             "DailyDeliveredPlatformEvents": {"Max": allowance, "Remaining": self._state.allowance_left},
             "HourlyPublishedPlatformEvents": {
                 "Max": 250_000,
                 "Remaining": max(0, 250_000 - self._state.stats.published),
             },
         }
-        return web.json_response(body, headers={"Sforce-Limit-Info": "api-usage=100/100000"})
+        return web.json_response(body)
 
     def _grant(self, grant: str, form: Mapping[str, str], authorization: str) -> str | None:
         """Check a token request; return the rotated refresh token if there is one.
@@ -229,6 +223,7 @@ class LoginServer:
         if claims.get("aud") not in {*_AUDIENCES, self._sessions.instance_url}:
             raise _DeniedError("invalid_grant", "audience validation failed")
         expires = claims.get("exp")
+        # By the machine's clock: a client on the same machine can't know that the org's was set ahead.
         now = now_ms() / 1000
         if not isinstance(expires, (int, float)) or not now < expires <= now + JWT_LIFETIME_S + 1:
             raise _DeniedError("invalid_grant", "expired authorization code")
@@ -238,7 +233,7 @@ class LoginServer:
     def _success(self, grant: str, refresh_token: str | None) -> dict[str, str]:
         sessions = self._sessions
         identity = f"{sessions.instance_url}/id/{sessions.org_id}/{sessions.user_id}"
-        issued_at = str(now_ms())
+        issued_at = str(self._state.now_ms())
         digest = hmac.new(b"emulated", (identity + issued_at).encode(), hashlib.sha256).digest()
         answer = {
             "access_token": sessions.issue(),
@@ -266,13 +261,13 @@ class LoginServer:
         conditions = self._state.conditions
         if conditions.login_down_until > time.monotonic():
             self._state.stats.login_failures["503"] += 1
-            return web.Response(status=503, text=_HTML_FAULT.format(status=503), content_type="text/html")
+            return web.Response(status=503, text=HTML_FAULT.format(status=503), content_type="text/html")
         if not conditions.login_faults:
             return None
         fault: LoginFault = conditions.login_faults.popleft()
         self._state.stats.login_failures[fault.error] += 1
         if fault.html:
-            page = _HTML_FAULT.format(status=fault.status)
+            page = HTML_FAULT.format(status=fault.status)
             return web.Response(status=fault.status, text=page, content_type="text/html")
         return _oauth_error(fault.error, fault.description, fault.status)
 

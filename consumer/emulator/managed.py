@@ -13,7 +13,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from consumer._proto import pubsub_api_pb2 as pb
-from consumer.clock import now_ms
 from consumer.emulator.bus import PositionRefusedError, Topic
 from consumer.emulator.calls import FetchCall
 from consumer.emulator.refusals import ALREADY_ACTIVE, COMMIT_TIMEOUT, CallRefusedError, refuse
@@ -192,7 +191,7 @@ class ManagedCall(FetchCall):
         answer = pb.CommitReplayResponse(
             commit_request_id=request.commit_request_id,
             replay_id=request.replay_id,
-            process_time=now_ms(),
+            process_time=self.state.now_ms(),
         )
         self._commit_by = now + self.state.timing.commit_timeout_s
         fault = self._commit_fault(request.replay_id)

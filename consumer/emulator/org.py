@@ -7,18 +7,23 @@ overflow are those of the Change Data Capture developer guide and of published c
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from consumer.emulator.event_schemas import CHANGE_TYPES, BodyField, WriterSchema, standard_schemas
+from consumer.emulator.oracle_truth import Truth
 from consumer.emulator.org_events import DEFAULT_ORIGIN, EventMaker, OrgEvent, Poison
-from consumer.emulator.org_records import Change, OrgRecord, Store, Transaction, takes
+from consumer.emulator.org_history import History, HistoryRows
+from consumer.emulator.org_metrics import SESSION, AfterTheEnd, MetricsRecord
+from consumer.emulator.org_records import Change, Delta, OrgRecord, Store, Transaction, TrueChange, takes
 from consumer.emulator.record_ids import PLACEHOLDER_ID, PREFIXES, id18, numbered_id
 from consumer.errors import EmulatorError
 
 __all__ = ["Change", "OrgEvent", "OrgModel", "Poison"]
 
+_KEEPS: Final = frozenset({"create", "update"})
+"""Operations that leave a record where it is."""
 _FIRST_ID: Final = 7_613_541_000  # so that ids look as grown as a real org's
 
 
@@ -31,8 +36,12 @@ class OrgModel:
         carry_derived: whether events carry derived fields such as ChannelType and the message counts; the
             guide says they don't.
         diff_context: unchanged lines around each change of a diff value.
+        invisible: by entity, fields that the integration user may not see; events carry none of them.
 
     Attributes:
+        store: the records, for readers that look at all of them; not to be changed.
+        history: settings of the history rows.
+        truth: the log of what happened, None unless a test wants it (set it before the first commit).
         ungroup_merged: emit merged events one per record with a shared replay id, as an enriched custom
             channel does.
         enrichment: entity to names of fields that UPDATE and DELETE events carry although unchanged; their
@@ -47,12 +56,20 @@ class OrgModel:
         *,
         carry_derived: bool = False,
         diff_context: int = 0,
+        invisible: Mapping[str, Iterable[str]] | None = None,
     ) -> None:
         self.org_id = org_id
         self.poison_ids: set[str] = set()
         self.default_user = numbered_id(PREFIXES["User"], 1)
         self._rng = random.Random(f"org:{seed}")  # noqa: S311  reproducible traffic, no secret
         self._store = Store(standard_schemas(), carry_derived, diff_context)
+        for entity, fields in (invisible or {}).items():
+            self._hide(entity, fields)
+        self.truth: Truth | None = None
+        self.history = History(self._store, seed)
+        self._after = AfterTheEnd(self._store, seed)
+        self._choice = random.Random(f"acts:{seed}")  # noqa: S311  reproducible acts, no secret
+        self._delete_log: dict[str, dict[str, int]] = {}
         self._maker = EventMaker(self._store, self._rng)
         self._next_id: dict[str, int] = {}
         self._first = dict(self._store.schemas)
@@ -73,6 +90,19 @@ class OrgModel:
     def enrichment(self) -> dict[str, tuple[str, ...]]:
         """Entity to enrichment fields; see the class."""
         return self._maker.enrichment
+
+    @property
+    def store(self) -> Store:
+        """The org's records; see the class."""
+        return self._store
+
+    def _hide(self, entity: str, fields: Iterable[str]) -> None:
+        self._store.table(entity)
+        hidden = frozenset(fields)
+        unknown = sorted(hidden - self._store.schemas[entity].index.keys())
+        if unknown:
+            raise EmulatorError(f"{entity} has no field {unknown[0]}", "Hide fields of its schema")
+        self._store.invisible[entity] = hidden
 
     # Schemas
 
@@ -116,6 +146,9 @@ class OrgModel:
             for name, field in first.by_name.items()
             if name not in schema.index or schema.by_name[name].doc_type != field.doc_type
         )
+        tracked = self._store.tracked.get(entity)
+        if tracked:
+            self._store.tracked[entity] = tracked.difference(remove)
         for row in rows.values():
             for name in remove:
                 row.values.pop(name, None)
@@ -161,6 +194,10 @@ class OrgModel:
     def forget(self, entity: str, record_id: str) -> None:
         """Drop a record from memory without an event, to keep a long run small; no Salesforce act."""
         self._store.table(entity).pop(record_id, None)
+        self._delete_log.get(entity, {}).pop(record_id, None)
+        if entity == SESSION:
+            self._after.forget(record_id)
+        self.history.compact(entity)
 
     def newest_id(self, entity: str) -> str | None:
         """Return the live record that was created last, None if there is none."""
@@ -184,6 +221,55 @@ class OrgModel:
     def hidden_fields(self, entity: str) -> frozenset[str]:
         """Return the fields that events of this entity never carry."""
         return self._store.hidden(entity)
+
+    def invisible_fields(self, entity: str) -> frozenset[str]:
+        """Return the fields that the integration user may not see, in events or in queries."""
+        return self._store.invisible.get(entity, frozenset())
+
+    def delete_log(self, entity: str) -> Mapping[str, int]:
+        """Return when records were deleted, by id, those gone for good among them: what getDeleted knows.
+
+        A recovered record is in it no more. Times are epoch milliseconds in whole seconds.
+        """
+        return self._delete_log.get(entity, {})
+
+    def pick(self, entity: str, count: int) -> tuple[str, ...]:
+        """Return up to so many live records, chosen by the seed without touching the traffic's choices."""
+        live = [record_id for record_id, row in self._store.table(entity).items() if not row.deleted]
+        return tuple(self._choice.sample(live, min(count, len(live))))
+
+    # What events do not tell
+
+    def tracked_fields(self, entity: str) -> frozenset[str]:
+        """Return the API names of the fields whose history is tracked."""
+        return self._store.tracked.get(entity, frozenset())
+
+    def history_rows(
+        self, entity: str, from_ms: int = 0, to_ms: int | None = None, *, deleted: bool = False
+    ) -> HistoryRows:
+        """Return history rows; see :meth:`consumer.emulator.org_history.History.rows`."""
+        return self.history.rows(entity, from_ms, to_ms, deleted=deleted)
+
+    def metrics_rows(self, session_ids: Iterable[str] | None = None, *, deleted: bool = False) -> list[MetricsRecord]:
+        """Return MessagingSessionMetrics rows; see :meth:`consumer.emulator.org_metrics.AfterTheEnd.rows`."""
+        return self._after.rows(session_ids, deleted=deleted)
+
+    def settle(self, now_ms: int) -> None:
+        """Let the platform compute what is due: message counts and preview of ended sessions, without an event.
+
+        SystemModstamp moves with about half of them only.
+        """
+        for record_id, row, values, stamped in self._after.due(now_ms):
+            changes = [
+                TrueChange(SESSION, record_id, "update", name, row.values.get(name), value)
+                for name, value in values.items()
+                if row.values.get(name) != value and name not in self.invisible_fields(SESSION)
+            ]
+            row.values.update(values)
+            if stamped:
+                row.system_modstamp_ms = max(row.system_modstamp_ms, now_ms // 1000 * 1000)
+            if self.truth is not None:
+                self.truth.note(changes, (), now_ms // 1000 * 1000, self.default_user, "derived")
 
     # Transactions
 
@@ -213,16 +299,44 @@ class OrgModel:
             EmulatorError: a record or field can't take a change.
         """
         user = user or self.default_user
+        if self._after.is_due(now_ms):
+            self.settle(now_ms)
         commit_ms = now_ms // 1000 * 1000
         transaction = Transaction(self._store, user, commit_ms)
         header = self._maker.header(commit_ms, user, DEFAULT_ORIGIN if origin is None else origin)
         try:
             for change in changes:
                 transaction.apply(change)
-            return self._maker.events(transaction.deltas(), header, split=split)
+            deltas = transaction.deltas()
+            ended = _ended(deltas)
+            events = self._maker.events(deltas, header, split=split)
         except EmulatorError:
             transaction.roll_back()
             raise
+        self._committed(transaction, changes, ended, commit_ms, user)
+        if self.truth is not None:
+            self.truth.note(transaction.true_changes(), events, commit_ms, user)
+        return events
+
+    def _committed(
+        self, transaction: Transaction, changes: Sequence[Change], ended: Sequence[str], commit_ms: int, user: str
+    ) -> None:
+        """Keep what goes with a transaction besides its events."""
+        if transaction.saves:
+            self.history.note(transaction.saves, commit_ms, user)
+        for record_id in ended:
+            self._after.ended(record_id, commit_ms)
+        for change in changes:
+            if change.op in _KEEPS:
+                continue
+            log = self._delete_log.setdefault(change.entity, {})
+            if change.op == "undelete":
+                log.pop(change.record_id, None)
+                continue
+            log[change.record_id] = commit_ms
+            if change.op == "purge":
+                self.history.purge(change.record_id)
+                self._after.forget(change.record_id)
 
     # Events without details
 
@@ -251,50 +365,116 @@ class OrgModel:
         change_type = f"GAP_{operation.upper()}"
         if change_type not in CHANGE_TYPES or operation == "overflow":
             raise EmulatorError(f"{kind!r} is no kind of gap", "Use CREATE, UPDATE, DELETE or UNDELETE")
-        self._silently(operation, entity, record_ids, now_ms, fields or {})
-        return self._detail_free(entity, change_type, record_ids, now_ms)
+        changes = self._changes(operation, entity, record_ids, fields or {})
+        hidden = self._silently(changes, now_ms)
+        events = self._detail_free(entity, change_type, record_ids, now_ms)
+        self._tell(hidden, events, now_ms)
+        return events
 
-    def _silently(
-        self, operation: str, entity: str, record_ids: Sequence[str], now_ms: int, fields: Mapping[str, Any]
-    ) -> None:
+    def gap_of(self, kind: str, entity: str, changes: Sequence[Change], now_ms: int) -> list[OrgEvent]:
+        """Carry out these changes of records of one entity, and return the gap event that names the records.
+
+        Raises:
+            EmulatorError: a record or field can't take a change.
+        """
+        hidden = self._silently(changes, now_ms)
+        record_ids = [change.record_id for change in changes]
+        events = self._detail_free(entity, f"GAP_{kind}", record_ids, now_ms)
+        self._tell(hidden, events, now_ms)
+        return events
+
+    def _changes(
+        self, operation: str, entity: str, record_ids: Sequence[str], fields: Mapping[str, Any]
+    ) -> Sequence[Change]:
         table = self._store.table(entity)
         live = {record_id: not row.deleted for record_id, row in table.items()}
-        changes = {
+        return {
             "create": [Change("create", entity, one, fields) for one in record_ids if one not in live],
             "update": [Change("update", entity, one, fields) for one in record_ids if live.get(one)],
             "delete": [Change("delete", entity, one) for one in record_ids if live.get(one)],
             "undelete": [Change("undelete", entity, one) for one in record_ids if live.get(one) is False],
         }[operation]
-        transaction = Transaction(self._store, self.default_user, now_ms // 1000 * 1000)
+
+    def _silently(self, changes: Sequence[Change], now_ms: int) -> list[TrueChange]:
+        """Commit without an event; return what it did when the truth is kept."""
+        self.settle(now_ms)
+        commit_ms = now_ms // 1000 * 1000
+        transaction = Transaction(self._store, self.default_user, commit_ms)
         try:
             for change in changes:
                 transaction.apply(change)
-            for delta in transaction.deltas():
+            deltas = transaction.deltas()
+            for delta in deltas:
                 self._maker.check(delta)
         except EmulatorError:
             transaction.roll_back()
             raise
+        self._committed(transaction, changes, _ended(deltas), commit_ms, self.default_user)
+        return transaction.true_changes() if self.truth is not None else []
+
+    def _tell(self, hidden: Sequence[TrueChange], events: Sequence[OrgEvent], now_ms: int, kind: str = "") -> None:
+        if self.truth is not None:
+            self.truth.note(hidden, events, now_ms // 1000 * 1000, self.default_user, kind)
+
+    def silent(self, changes: Sequence[Change], now_ms: int) -> None:
+        """Commit one transaction that no event will ever tell of; history rows are written all the same.
+
+        Raises:
+            EmulatorError: a record or field can't take a change.
+        """
+        self._tell(self._silently(changes, now_ms), (), now_ms, "silent")
 
     def _detail_free(self, entity: str, change_type: str, record_ids: Sequence[str], now_ms: int) -> list[OrgEvent]:
         self._store.table(entity)
         header = self._maker.header(now_ms // 1000 * 1000, self.default_user, "")
         return self._maker.detail_free(entity, change_type, record_ids, header)
 
-    def overflow(self, entity: str, now_ms: int) -> list[OrgEvent]:
+    def overflow(self, entity: str, now_ms: int, changes: Sequence[Change] = ()) -> list[OrgEvent]:
         """Return the overflow event of a transaction too large to report: only the placeholder id.
 
-        Raises:
-            EmulatorError: the org has no such entity.
-        """
-        return self._detail_free(entity, "GAP_OVERFLOW", [PLACEHOLDER_ID], now_ms)
+        Args:
+            entity: object API name.
+            now_ms: commit time in epoch milliseconds.
+            changes: what the transaction truly did to records of the entity.
 
-    def wildcard(self, entity: str, now_ms: int) -> list[OrgEvent]:
+        Raises:
+            EmulatorError: the org has no such entity, or a record or field can't take a change.
+        """
+        hidden = self._silently(changes, now_ms)
+        events = self._detail_free(entity, "GAP_OVERFLOW", [PLACEHOLDER_ID], now_ms)
+        self._tell(hidden, events, now_ms)
+        return events
+
+    def wildcard(self, entity: str, now_ms: int, fields: Mapping[str, Any] | None = None) -> list[OrgEvent]:
         """Return the event of a field type conversion: all records of the prefix changed, no data.
 
+        Args:
+            entity: object API name.
+            now_ms: commit time in epoch milliseconds.
+            fields: what it truly writes to every live record.
+
         Raises:
-            EmulatorError: the org has no such entity.
+            EmulatorError: the org has no such entity or field, or a value of another type.
         """
-        return self._detail_free(entity, "GAP_UPDATE", [PREFIXES[entity] + "*"], now_ms)
+        changes = self._changes("update", entity, list(self.records(entity)), fields) if fields else ()
+        hidden = self._silently(changes, now_ms)
+        events = self._detail_free(entity, "GAP_UPDATE", [PREFIXES[entity] + "*"], now_ms)
+        self._tell(hidden, events, now_ms, "wildcard")
+        return events
+
+    def note_move(self, now_ms: int) -> None:
+        """Take note that all positions are void."""
+        if self.truth is not None:
+            self.truth.moved(now_ms)
+
+    def note_drop(self, event: OrgEvent) -> None:
+        """Take note that an event was committed and will never be published."""
+        if self.truth is not None:
+            self.truth.dropped(event)
+
+    def restart_commit_numbers(self) -> None:
+        """Number transactions anew, lower than before, as after a move to another instance."""
+        self._maker.restart_commit_numbers(self._choice)
 
     def poison(self, entity: str, now_ms: int, kind: Poison) -> OrgEvent:
         """Return one broken event that claims an update of a record; the records stay as they are.
@@ -306,4 +486,11 @@ class OrgModel:
         header = self._maker.header(now_ms // 1000 * 1000, self.default_user, DEFAULT_ORIGIN)
         event = self._maker.poison(entity, record_id, header, kind)
         self.poison_ids.add(event.event_id)
+        if self.truth is not None:
+            self.truth.poison(event)
         return event
+
+
+def _ended(deltas: Iterable[Delta]) -> list[str]:
+    """Return the sessions that these changes end."""
+    return [delta.record_id for delta in deltas if delta.entity == SESSION and delta.body.get("Status") == "Ended"]

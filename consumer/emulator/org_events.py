@@ -106,6 +106,10 @@ class EventMaker:
         self._commit_number += self._rng.randrange(1, 40)
         return EventHeader("", (), "UPDATE", origin, self._uuid(), 1, commit_ms, self._commit_number, user)
 
+    def restart_commit_numbers(self, rng: random.Random) -> None:
+        """Go on with lower commit numbers, still past 2^53."""
+        self._commit_number = rng.randrange(2**54, _FIRST_COMMIT_NUMBER // 2)
+
     def events(self, deltas: Sequence[Delta], header: EventHeader, *, split: bool | None = None) -> list[OrgEvent]:
         """Return the events of one transaction.
 
@@ -172,10 +176,13 @@ class EventMaker:
 
     def _enriched(self, delta: Delta) -> dict[str, bytes]:
         names = self.enrichment.get(delta.entity, ())
-        row = self._store.table(delta.entity).get(delta.record_id)
-        if not names or row is None or delta.change_type not in {"UPDATE", "DELETE"}:
+        if not names:
             return {}
-        values = {**{name: row.values.get(name) for name in names}, **delta.body}
+        invisible = self._store.invisible.get(delta.entity, frozenset())
+        row = self._store.table(delta.entity).get(delta.record_id)
+        if row is None or delta.change_type not in {"UPDATE", "DELETE"}:
+            return {}
+        values = {**{name: row.values.get(name) for name in names if name not in invisible}, **delta.body}
         return {delta.record_id: self._encoders[delta.entity].encode(values)}
 
     def _bits(self, entity: str, places: set[Place]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from consumer.emulator.event_encode import text_diff
 from consumer.emulator.event_schemas import DERIVED_FIELDS, LONG_TEXT, BodyField, WriterSchema
@@ -54,13 +54,18 @@ class OrgRecord:
     Attributes:
         values: non-null fields; a compound is a dict of its non-null parts.
         deleted: whether it lies in the recycle bin.
-        system_modstamp_ms: time of the last write of any kind, epoch milliseconds.
+        system_modstamp_ms: time of the last write of any kind, epoch milliseconds; it moves with a delete too.
+        deleted_ms: when it was put into the recycle bin, epoch milliseconds; 0 while it is live.
     """
 
     values: dict[str, Any]
     deleted: bool = False
     system_modstamp_ms: int = 0
+    deleted_ms: int = 0
 
+
+_STAMPS: Final = frozenset({"LastModifiedDate", "LastModifiedById"})
+"""Fields whose every change follows from another one's."""
 
 _STATES: Final[Mapping[str, frozenset[bool | None]]] = {
     "create": frozenset({None}),
@@ -75,6 +80,39 @@ _STATES: Final[Mapping[str, frozenset[bool | None]]] = {
 def takes(row: OrgRecord | None, operation: str) -> bool:
     """Return whether the record, None if it is not there, is in a state to take the operation."""
     return (None if row is None else row.deleted) in _STATES[operation]
+
+
+class Saved(NamedTuple):
+    """One tracked field changed by one save.
+
+    Attributes:
+        info: the field; None for the creation of the record.
+        old, new: values as events carry them.
+    """
+
+    entity: str
+    record_id: str
+    info: BodyField | None
+    old: Any
+    new: Any
+
+
+class TrueChange(NamedTuple):
+    """What one transaction truly did to one field, or to the record as a whole.
+
+    Attributes:
+        op: ``create`` (field ``created``), ``update``, or with an empty field ``delete``, ``undelete``, ``purge``
+            (gone for good while it was live), ``erase`` (gone for good from the recycle bin).
+        field: API name or path, as ``VisitAddress__c.City``.
+        old, new: values as events carry them.
+    """
+
+    entity: str
+    record_id: str
+    op: str
+    field: str
+    old: Any
+    new: Any
 
 
 @dataclass(slots=True)
@@ -105,11 +143,15 @@ class Store:
         schemas: current writer schema by entity.
         carry_derived: whether events carry the derived fields too.
         diff_context: unchanged lines around a change in a diff.
+        invisible: by entity, fields that the integration user may not see: no event and no query shows them.
+        tracked: by entity, fields whose history is tracked.
     """
 
     schemas: dict[str, WriterSchema]
     carry_derived: bool = False
     diff_context: int = 0
+    invisible: dict[str, frozenset[str]] = field(default_factory=dict)
+    tracked: dict[str, frozenset[str]] = field(default_factory=dict)
     rows: dict[str, dict[str, OrgRecord]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
 
@@ -125,7 +167,9 @@ class Store:
 
     def hidden(self, entity: str) -> frozenset[str]:
         """Return the fields that events of this entity never carry."""
-        return frozenset() if self.carry_derived else DERIVED_FIELDS.get(entity, frozenset())
+        derived = frozenset[str]() if self.carry_derived else DERIVED_FIELDS.get(entity, frozenset())
+        invisible = self.invisible.get(entity)
+        return derived | invisible if invisible else derived
 
 
 @dataclass(slots=True)
@@ -143,12 +187,16 @@ class Transaction:
         store: the records.
         user: id of the user who saves.
         now_ms: commit time in epoch milliseconds, whole seconds.
+
+    Attributes:
+        saves: what its saves did to fields with history tracking, save by save.
     """
 
     def __init__(self, store: Store, user: str, now_ms: int) -> None:
         self._store = store
         self._user = user
         self._now_ms = now_ms
+        self.saves: list[Saved] = []
         self._touched: dict[tuple[str, str], _Touch] = {}
 
     def apply(self, change: Change) -> None:
@@ -170,7 +218,10 @@ class Transaction:
         if row is None:
             row = table[change.record_id] = OrgRecord({})
             self._stamp_created(change.entity, row)
+            if self._store.tracked.get(change.entity):
+                self.saves.append(Saved(change.entity, change.record_id, None, None, None))
         row.deleted = change.op == "delete"
+        row.deleted_ms = self._now_ms if row.deleted else 0
         row.system_modstamp_ms = self._now_ms
         if change.op != "delete":
             self._save(change, row, touch)
@@ -181,7 +232,7 @@ class Transaction:
         if touch is None:
             before = None
             if row is not None:
-                before = OrgRecord(row.values.copy(), row.deleted, row.system_modstamp_ms)
+                before = OrgRecord(row.values.copy(), row.deleted, row.system_modstamp_ms, row.deleted_ms)
             touch = self._touched[key] = _Touch(before)
         return touch
 
@@ -195,16 +246,42 @@ class Transaction:
 
     def _save(self, change: Change, row: OrgRecord, touch: _Touch) -> None:
         known = self._store.schemas[change.entity].by_name
+        tracked = self._store.tracked.get(change.entity) if change.op != "create" else None
+        before = [(name, row.values.get(name)) for name in change.fields if name in tracked] if tracked else ()
         for name, value in change.fields.items():
             info = known.get(name)
             if info is None:
                 raise EmulatorError(f"{change.entity} has no field {name}", "Name a field of its schema")
             _assign(row.values, info, value)
+        for name, old in before:
+            new = row.values.get(name)
+            if old != new:
+                self.saves.append(Saved(change.entity, change.record_id, known[name], old, new))
         touch.fields.update(change.fields)
         if not change.system or touch.before is None:
             row.values["LastModifiedDate"] = self._now_ms
             row.values["LastModifiedById"] = self._user
             touch.fields.update(("LastModifiedDate", "LastModifiedById"))
+
+    def true_changes(self) -> list[TrueChange]:
+        """Return what became of every field, those that events and queries never show excepted."""
+        found: list[TrueChange] = []
+        for (entity, record_id), touch in self._touched.items():
+            row = self._store.table(entity).get(record_id)
+            before = touch.before
+            if before is None:
+                if row is not None and not row.deleted:
+                    found.append(TrueChange(entity, record_id, "create", "created", None, None))
+                continue
+            if row is None:
+                found.append(TrueChange(entity, record_id, "erase" if before.deleted else "purge", "", None, None))
+                continue
+            if row.deleted != before.deleted:
+                found.append(TrueChange(entity, record_id, "delete" if row.deleted else "undelete", "", None, None))
+            names = touch.fields - _STAMPS - self._store.invisible.get(entity, frozenset())
+            for name in sorted(names) if not row.deleted else ():
+                found += _true_field(entity, record_id, name, before.values.get(name), row.values.get(name))
+        return found
 
     def roll_back(self) -> None:
         """Put every touched record back as it was."""
@@ -259,6 +336,19 @@ class Transaction:
             if diff is not None:
                 delta.diffs.add((name, ""))
             delta.body[name] = new if diff is None else diff
+
+
+def _true_field(entity: str, record_id: str, name: str, old: Any, new: Any) -> list[TrueChange]:
+    if old == new:
+        return []
+    if not isinstance(old or new, dict) or isinstance(old, str) or isinstance(new, str):
+        return [TrueChange(entity, record_id, "update", name, old, new)]
+    before, after = old or {}, new or {}
+    return [
+        TrueChange(entity, record_id, "update", f"{name}.{part}", before.get(part), after.get(part))
+        for part in {**before, **after}
+        if before.get(part) != after.get(part)
+    ]
 
 
 def _assign(values: dict[str, Any], info: BodyField, value: Any) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 import fastavro
 
 from consumer._proto import pubsub_api_pb2 as pb
-from consumer.clock import now_ms
 from consumer.emulator.refusals import TOO_MANY_CONNECTIONS, CallRefusedError, refuse
 from consumer.emulator.state import Schemas, ServerState
 
@@ -120,7 +119,7 @@ class Publisher:
                 result.error.code = pb.PUBLISH
                 result.error.msg = fault
                 continue
-            stored = PublishedEvent(str(uuid.uuid4()), entity, event.schema_id, event.payload, now_ms())
+            stored = PublishedEvent(str(uuid.uuid4()), entity, event.schema_id, event.payload, self._state.now_ms())
             result.replay_id = self._state.bus.append([stored])[0].replay_id
             self._state.stats.published += 1
         return response

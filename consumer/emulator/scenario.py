@@ -97,6 +97,27 @@ class Scenario(Group):
     """Events that may be delivered in all, as ``DailyDeliveredPlatformEvents`` shows."""
     publish_burst: int = Field(default=80, ge=1)
     latency_ms: float = Field(default=0.0, ge=0)
+    clock_speed: float = Field(default=1.0, gt=0, le=100_000)
+    """Seconds of the org in one real second: commit times, retention and ``Date`` headers follow it. Protocol times,
+    the traffic's rate and the timeline do not."""
+    keep_all: bool = False
+    """Whether the org remembers all records for ever, as an oracle over the whole run needs."""
+    oracle: bool = False
+    """Whether everything that happens is kept for ``/control/oracle``; costs memory and some speed."""
+    late_history_rows: float = Field(default=0.02, ge=0, le=1)
+    """Share of history rows that queries find only 3 to 120 seconds of the org after their commit."""
+    special_history_rows: float = Field(default=0.0, ge=0, le=1)
+    """Share of owner changes away from a queue that are called ``ownerAccepted`` or ``ownerAssignment``."""
+    api_limit: int = Field(default=100_000, ge=0)
+    """REST and Bulk calls a day, as ``Sforce-Limit-Info`` shows."""
+    rest_latency_ms: float = Field(default=0.0, ge=0)
+    """How long REST and Bulk answers travel, real milliseconds."""
+    short_pages: bool = False
+    """Whether pages of queries and Bulk results are shorter than asked for, by chance."""
+    bulk_s: float = Field(default=5.0, ge=0)
+    """How long a Bulk query job takes, however many rows it has."""
+    delete_log_days: float = Field(default=15.0, gt=0, le=15)
+    """How far back getDeleted knows what was deleted."""
     relay: bool = False
     """Whether a TCP relay stands before the Pub/Sub port; the network faults need it, and it costs speed."""
     ungroup_merged: bool = False
@@ -108,6 +129,10 @@ class Scenario(Group):
     channels: dict[Channel, tuple[str, ...]] = Field(default={"/data/Support__chn": ("MessagingSession", "AgentWork")})
     enrichment: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Object to fields that its update and delete events carry although unchanged."""
+    hidden_fields: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Object to fields that the integration user may not see, in events or in queries."""
+    history_tracking: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Object to the fields whose history is tracked; an object that is not named keeps its defaults."""
     managed: tuple[ManagedSettings, ...] = (
         ManagedSettings(
             developer_name="Emulated_Managed",

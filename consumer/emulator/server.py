@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from consumer.clock import now_ms
 from consumer.emulator import fault_kinds
 from consumer.emulator.auth import Sessions
 from consumer.emulator.bus import Entry, EventBus
 from consumer.emulator.control import Control
+from consumer.emulator.control_oracle import OracleControl
+from consumer.emulator.drops import Dropper
 from consumer.emulator.faults import Faults
 from consumer.emulator.login_server import LoginServer
 from consumer.emulator.managed import ManagedSubscriptions, Subscription
+from consumer.emulator.oracle_truth import Truth
 from consumer.emulator.org import OrgModel
+from consumer.emulator.org_clock import EmulatedClock
 from consumer.emulator.publishing import DEMO_EVENT, AllSchemas, Publisher
 from consumer.emulator.pubsub_server import PubSubServer
 from consumer.emulator.relay import Relay
+from consumer.emulator.rest_quota import ApiUsage
+from consumer.emulator.rest_server import RestServer
 from consumer.emulator.scenario import Scenario
 from consumer.emulator.state import Conditions, ServerState, Stats
 from consumer.emulator.traffic import Traffic
 from consumer.emulator.traffic_gate import TrafficGate
 from consumer.errors import EmulatorError
+
+_SETTLE_S = 0.2
+_MAX_HEAD_BYTES = 131_072
 
 HOST = "127.0.0.1"
 """Where it listens unless told otherwise: its credentials are public, so it should not be reached from outside."""
@@ -124,11 +132,12 @@ async def emulated_org(
     scenario = scenario or Scenario()
     state, model = _state(scenario)
     gate = TrafficGate(
-        Traffic(model, scenario.seed, live=scenario.traffic.live, companions=scenario.traffic.companions),
+        _traffic(scenario, model),
         state.bus,
         scenario.traffic.rate,
         scenario.traffic.total,
         scenario.traffic.paused,
+        now_ms=state.now_ms,
     )
     await gate.preload(scenario.traffic.preload)
     managed = ManagedSubscriptions([Subscription(each) for each in scenario.managed])
@@ -137,7 +146,15 @@ async def emulated_org(
     async with asyncio.TaskGroup() as group:
         relay = Relay(host, group) if scenario.relay else None
         faults = Faults(state, model, gate, lambda: pubsub.restart(host), relay)
-        runner = web.AppRunner(_application(state, faults, gate), access_log=None, shutdown_timeout=1.0)
+        controls = Control(state, faults, gate), OracleControl(state, model)
+        runner = web.AppRunner(
+            _application(state, controls, _rest(scenario, state, model)),
+            access_log=None,
+            shutdown_timeout=1.0,
+            # The org refuses long requests itself, with its own status and at its own bound.
+            max_line_size=_MAX_HEAD_BYTES,
+            max_field_size=_MAX_HEAD_BYTES,
+        )
         background: list[asyncio.Task[None]] = []
         try:
             inner = await pubsub.start(host, 0 if relay else port_pubsub)
@@ -147,6 +164,7 @@ async def emulated_org(
             background = [
                 group.create_task(gate.run()),
                 group.create_task(_timeline(scenario, faults)),
+                group.create_task(_settling(state, model)),
             ]
             yield EmulatedOrg(scenario, f"{host}:{outer}", rest, model, state.bus, gate, faults, state, managed)
         except Exception as error:  # noqa: BLE001 - raised again below, outside the group that would wrap it
@@ -164,14 +182,13 @@ async def emulated_org(
 
 def _state(scenario: Scenario) -> tuple[ServerState, OrgModel]:
     sessions = Sessions(scenario.auth)
-    model = OrgModel(scenario.seed, sessions.org_id, carry_derived=scenario.carry_derived)
-    model.ungroup_merged = scenario.ungroup_merged
-    model.enrichment.update(scenario.enrichment)
+    model = _model(scenario, sessions.org_id)
+    clock = EmulatedClock(scenario.clock_speed)
     bus = EventBus(
         scenario.seed,
         [*model.entities(), DEMO_EVENT],
         scenario.channels,
-        now_ms,
+        clock.now_ms,
         retention_ms=round(scenario.retention_h * 3_600_000),
         retain_events=scenario.retain_events,
     )
@@ -185,14 +202,54 @@ def _state(scenario: Scenario) -> tuple[ServerState, OrgModel]:
         publish_burst=scenario.publish_burst,
         seed=scenario.seed,
         conditions=Conditions(latency_s=scenario.latency_ms / 1000),
+        clock=clock,
+        api=ApiUsage(scenario.api_limit),
     )
+    bus.lossy = Dropper(state, model)
     return state, model
 
 
-def _application(state: ServerState, faults: Faults, gate: TrafficGate) -> web.Application:
-    application = web.Application()
+def _model(scenario: Scenario, org_id: str) -> OrgModel:
+    model = OrgModel(
+        scenario.seed, org_id, carry_derived=scenario.carry_derived, invisible=scenario.hidden_fields
+    )
+    model.ungroup_merged = scenario.ungroup_merged
+    model.enrichment.update(scenario.enrichment)
+    model.history.late = scenario.late_history_rows
+    model.history.special = scenario.special_history_rows
+    for entity, fields in scenario.history_tracking.items():
+        model.history.track(entity, fields)
+    if scenario.oracle:
+        model.truth = Truth(model.store)
+    return model
+
+
+def _traffic(scenario: Scenario, model: OrgModel) -> Traffic:
+    settings = scenario.traffic
+    if scenario.keep_all:
+        return Traffic(model, scenario.seed, live=settings.live, companions=settings.companions, keep=None)
+    return Traffic(model, scenario.seed, live=settings.live, companions=settings.companions)
+
+
+def _rest(scenario: Scenario, state: ServerState, model: OrgModel) -> RestServer:
+    return RestServer(
+        state,
+        model,
+        bulk_s=scenario.bulk_s / scenario.time_scale,
+        delete_log_days=scenario.delete_log_days,
+        latency_s=scenario.rest_latency_ms / 1000,
+        short_pages=scenario.short_pages,
+    )
+
+
+def _application(
+    state: ServerState, controls: Sequence[Control | OracleControl], rest: RestServer
+) -> web.Application:
+    application = web.Application(middlewares=[rest.middleware])
     application.add_routes(LoginServer(state).routes())
-    application.add_routes(Control(state, faults, gate).routes())
+    application.add_routes(rest.routes())
+    for control in controls:
+        application.add_routes(control.routes())
     return application
 
 
@@ -215,6 +272,13 @@ def _tls(scenario: Scenario) -> tuple[bytes, bytes] | None:
         raise EmulatorError(
             f"a TLS file of the scenario can't be read: {error.strerror}", "Correct [tls] in the scenario"
         ) from error
+
+
+async def _settling(state: ServerState, model: OrgModel) -> None:
+    """Let the platform's late computations come also while nobody commits anything."""
+    while True:
+        await asyncio.sleep(_SETTLE_S)
+        model.settle(state.now_ms())
 
 
 async def _timeline(scenario: Scenario, faults: Faults) -> None:

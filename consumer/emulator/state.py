@@ -11,7 +11,9 @@ from typing import Literal, Protocol
 
 from consumer.emulator.auth import Sessions
 from consumer.emulator.bus import EventBus
+from consumer.emulator.org_clock import EmulatedClock
 from consumer.emulator.refusals import CallEnd
+from consumer.emulator.rest_quota import ApiUsage
 
 
 class Schemas(Protocol):
@@ -55,8 +57,14 @@ class Conditions:
         limit_exceeded: the org's delivery allowance counts as used up.
         duplicate_next: how many of the next events are sent twice in a row.
         rewind_next: how many events before its position the next resumed Subscribe starts.
+        drop_next: how many of the next events are never published; ``drop_until`` does so for a time, and
+            ``drop_entity`` (empty: all) says of which object.
         login_faults: answers the next token requests get instead of a token.
         login_down_until: the login host answers 503 until then.
+        rest_down_until: REST and Bulk answer 503 with an HTML page until then.
+        rest_latency_s: how long REST and Bulk answers travel, seconds.
+        rest_faults: wrong answers of REST and Bulk, each used once.
+        short_pages: pages of queries and Bulk results are shorter than asked for, by chance.
     """
 
     down_until: float = 0.0
@@ -69,8 +77,31 @@ class Conditions:
     limit_exceeded: bool = False
     duplicate_next: int = 0
     rewind_next: int = 0
+    drop_next: int = 0
+    drop_until: float = 0.0
+    drop_entity: str = ""
     login_faults: deque[LoginFault] = field(default_factory=deque)
     login_down_until: float = 0.0
+    rest_down_until: float = 0.0
+    rest_latency_s: float = 0.0
+    rest_faults: list[RestFault] = field(default_factory=list)
+    short_pages: bool = False
+
+    def take_rest_fault(self, path: str, among: frozenset[str]) -> str:
+        """Use up the first REST fault of these kinds that concerns a path and SOQL; empty when there is none."""
+        for place, fault in enumerate(self.rest_faults):
+            if fault.error in among and fault.path in path:
+                del self.rest_faults[place]
+                return fault.error
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class RestFault:
+    """One wrong answer of REST or Bulk, for a request with this text in its path or SOQL."""
+
+    error: str
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +123,11 @@ class Stats:
         requests_after_keepalive: requests whose last received response was a keep-alive though credit was left.
         half_closes: streams whose client closed its side first.
         refused: calls ended by us, by error code (or status name where there is no code).
+        dropped: events that were committed and never published, because a fault said so.
         bad_tokens: calls and REST requests with a token that is not good.
+        rest_calls: REST and Bulk requests that were counted against the daily calls, by what they ask.
+        rest_errors: refused ones, by errorCode (or status where there is no code).
+        rest_rows: rows that REST and Bulk gave out.
     """
 
     streams_opened: int = 0
@@ -111,7 +146,11 @@ class Stats:
     schema_fetches: Counter[str] = field(default_factory=Counter)
     topic_lookups: Counter[str] = field(default_factory=Counter)
     published: int = 0
+    dropped: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    rest_calls: Counter[str] = field(default_factory=Counter)
+    rest_errors: Counter[str] = field(default_factory=Counter)
+    rest_rows: int = 0
 
     def as_json(self) -> dict[str, object]:
         """Return all counters by name."""
@@ -153,6 +192,9 @@ class ServerState:
         publish_burst: unary Publish calls within ten seconds before the server protects itself.
         calls: open streams.
         now: monotonic seconds.
+        clock: the org's wall clock.
+        api: the daily API calls.
+        expire_cursors: lets all open query cursors expire; set by the REST server.
     """
 
     bus: EventBus
@@ -167,6 +209,9 @@ class ServerState:
     stats: Stats = field(default_factory=Stats)
     calls: set[OpenCall] = field(default_factory=set)
     now: Callable[[], float] = time.monotonic
+    clock: EmulatedClock = field(default_factory=EmulatedClock)
+    api: ApiUsage = field(default_factory=lambda: ApiUsage(100_000))
+    expire_cursors: Callable[[], None] = field(default=lambda: None)
     random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -178,6 +223,10 @@ class ServerState:
         if self.conditions.limit_exceeded:
             return 0
         return max(0, self.delivery_allowance - self.stats.events_sent)
+
+    def now_ms(self) -> int:
+        """Return the org's wall clock, epoch milliseconds."""
+        return self.clock.now_ms()
 
     def wake_all(self) -> None:
         """Make every open call look at the conditions again."""

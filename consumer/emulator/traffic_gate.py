@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from consumer.clock import now_ms
+from consumer.clock import now_ms as wall_ms
 from consumer.emulator.bus import EventBus, Publishable
 
 TICK_S = 0.02
@@ -40,6 +40,7 @@ class TrafficGate:
         paused: whether it rests.
         emitted: events published so far, preloaded ones included. A transaction is never cut, so it can exceed
             the total by a few.
+        now_ms: the org's clock, epoch milliseconds; the rate is per real second all the same.
     """
 
     generator: Generator
@@ -48,6 +49,7 @@ class TrafficGate:
     total: int = 0
     paused: bool = False
     emitted: int = 0
+    now_ms: Callable[[], int] = wall_ms
     _changed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     @property
@@ -71,7 +73,16 @@ class TrafficGate:
         wanted = min(events, self.total - self.emitted) if self.total else events
         if wanted <= 0:
             return 0
-        made = self.generator.step(now_ms(), wanted)
+        return self._publish(wanted)
+
+    def emit_extra(self, events: int) -> int:
+        """Generate and publish about this many events on top of the total, even while paused; return how many."""
+        made = self._publish(events) if events > 0 else 0
+        self.total += made if self.total else 0
+        return made
+
+    def _publish(self, events: int) -> int:
+        made = self.generator.step(self.now_ms(), events)
         self.bus.append(made)
         self.emitted += len(made)
         return len(made)

@@ -1,0 +1,414 @@
+"""The objects that the emulated org answers queries about, each as a table of columns and rows.
+
+Change event entities with their deleted rows, ``<Entity>History``, MessagingSessionMetrics, FieldDefinition, and the
+users and queues that own records. Sources: Object Reference; ``columns`` holds only what the API user may see.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from consumer.emulator.event_schemas import DERIVED_FIELDS
+from consumer.emulator.org import OrgModel
+from consumer.emulator.org_history import label_of
+from consumer.emulator.org_records import OrgRecord
+from consumer.emulator.record_ids import PREFIXES
+from consumer.emulator.rest_values import Column, columns_of
+from consumer.emulator.traffic_data import AUTOMATED_USER, BOT_USER, INTEGRATION_USER, QUEUES, REPS
+
+Taken: TypeAlias = tuple[Any, ...]
+"""Stored values of one row, in the order of the sources that were asked for."""
+
+ID: Final = Column("Id", "id", "Id", length=18, nillable=False)
+IS_DELETED: Final = Column("IsDeleted", "boolean", "IsDeleted", nillable=False)
+_STAMP: Final = Column(
+    "SystemModstamp",
+    "datetime",
+    "SystemModstamp",
+    nillable=False,
+    groupable=False,
+    read=lambda value: value // 1000 * 1000,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What the top level of a WHERE says of one column; rows outside of it can't match.
+
+    Attributes:
+        equal: the only values, None for any.
+        low: least value, None for none.
+        high: greatest value, None for none.
+    """
+
+    equal: frozenset[Any] | None = None
+    low: Any = None
+    high: Any = None
+
+
+class Table:
+    """One object: subclasses give columns and rows.
+
+    Args:
+        name: API name.
+        prefix: key prefix of its ids, empty for virtual objects.
+        replicates: whether getUpdated and getDeleted work.
+
+    Attributes:
+        first_sources: stored values that every row is taken with, before those a query names.
+    """
+
+    first_sources: tuple[str, ...] = ()
+
+    def __init__(self, name: str, prefix: str = "", *, replicates: bool = False) -> None:
+        self.name = name
+        self.prefix = prefix
+        self.replicates = replicates
+
+    def columns(self) -> Mapping[str, Column]:
+        """Return the visible columns by lower-case API name, in describe's order."""
+        raise NotImplementedError
+
+    def column(self, path: str) -> Column | None:
+        """Return the column a path names, None if there is none; one relationship deep, its ``Id`` or ``Name``."""
+        head, _, tail = path.lower().rpartition(".")
+        columns = self.columns()
+        if not head:
+            return columns.get(tail)
+        lookup = next((each for each in columns.values() if (each.relationship or "").lower() == head), None)
+        if lookup is None or tail not in {"id", "name"}:
+            return None
+        kind, length = ("id", 18) if tail == "id" else ("string", 255)
+        read = lookup.read if tail == "id" else self.name_of
+        return Column(
+            tail.capitalize(),
+            kind,
+            lookup.source,
+            length=length,
+            refers_to=lookup.refers_to,
+            relationship=lookup.relationship,
+            read=read,
+        )
+
+    def name_of(self, record_id: str) -> str | None:
+        """Return the name of a record that a lookup points to."""
+        return label_of(record_id)
+
+    def keys(self, bounds: Mapping[str, Bound], *, deleted: bool) -> Sequence[Any]:
+        """Return keys of all rows that can match; more than match is allowed."""
+        raise NotImplementedError
+
+    def by_id(self, bound: Bound, *, deleted: bool) -> Sequence[Any] | None:
+        """Return keys in the order of their ids, None if only sorting can do that."""
+        del bound, deleted
+        return None
+
+    def taker(self, sources: Sequence[str], now_ms: int, *, deleted: bool) -> Callable[[Any], Taken | None]:
+        """Return what reads a row's stored values by key; None for a row that is gone or not to be seen.
+
+        Args:
+            sources: names of stored values.
+            now_ms: the org's time, epoch milliseconds.
+            deleted: whether deleted rows are wanted.
+        """
+        raise NotImplementedError
+
+
+class EntityTable(Table):
+    """An object with change events."""
+
+    first_sources = ("Id", "IsDeleted", "SystemModstamp")
+
+    def __init__(self, org: OrgModel, entity: str) -> None:
+        super().__init__(entity, PREFIXES[entity], replicates=True)
+        self._org = org
+        self._seen: tuple[str, frozenset[str]] | None = None
+        self._columns: dict[str, Column] = {}
+        self._ids: list[str] = []
+        self._newest: str | None = None
+
+    def columns(self) -> Mapping[str, Column]:
+        """See the base; follows schema changes and permissions."""
+        state = (self._org.current_schema_id(self.name), self._org.invisible_fields(self.name))
+        if state != self._seen:
+            schema = self._org.schema(state[0])
+            columns = [ID, IS_DELETED]
+            derived = DERIVED_FIELDS.get(self.name, frozenset())
+            for info in () if schema is None else schema.fields:
+                if info.name not in state[1]:
+                    columns += columns_of(info, derived)
+            columns.append(_STAMP)
+            self._columns = {column.name.lower(): column for column in columns}
+            self._seen = state
+        return self._columns
+
+    def name_of(self, record_id: str) -> str | None:
+        """See the base."""
+        for entity in self._org.entities():
+            if record_id.startswith(PREFIXES[entity]):
+                row = self._org.store.table(entity).get(record_id)
+                name = None if row is None else row.values.get("Name")
+                return name if isinstance(name, str) else label_of(record_id)
+        return label_of(record_id)
+
+    def keys(self, bounds: Mapping[str, Bound], *, deleted: bool) -> Sequence[str]:
+        """See the base: ids, of Id and time conditions the narrowest."""
+        rows = self._org.store.table(self.name)
+        by_id = bounds.get("Id")
+        if by_id is not None and (by_id.equal is not None or by_id.low is not None or by_id.high is not None):
+            return self.by_id(by_id, deleted=deleted)
+        stamp, created = bounds.get("SystemModstamp"), bounds.get("CreatedDate")
+        if stamp is not None:
+            low, high = _span(stamp)
+            return [each for each, row in rows.items() if low <= row.system_modstamp_ms < high + 1000]
+        if created is not None:
+            low, high = _span(created)
+            return [each for each, row in rows.items() if low <= row.values.get("CreatedDate", 0) <= high]
+        return list(rows)
+
+    def by_id(self, bound: Bound, *, deleted: bool) -> Sequence[str]:
+        """See the base."""
+        del deleted
+        rows = self._org.store.table(self.name)
+        if bound.equal is not None:
+            return sorted(each for each in bound.equal if each in rows)
+        ids = self._sorted_ids(rows)
+        begin = 0 if bound.low is None else bisect_left(ids, bound.low)
+        end = len(ids) if bound.high is None else bisect_right(ids, bound.high)
+        return ids[begin:end]
+
+    def _sorted_ids(self, rows: dict[str, OrgRecord]) -> list[str]:
+        """Return all ids in order; sorting costs little because ids grow, and is left out when nothing came or went."""
+        newest = next(reversed(rows), None)
+        if newest != self._newest or len(rows) != len(self._ids):
+            self._ids = sorted(rows)
+            self._newest = newest
+        return self._ids
+
+    def taker(self, sources: Sequence[str], now_ms: int, *, deleted: bool) -> Callable[[str], Taken | None]:
+        """See the base; ``sources`` begin with :attr:`first_sources`."""
+        del now_ms
+        rows = self._org.store.table(self.name)
+        plain = tuple(sources[len(self.first_sources) :])
+
+        def take(record_id: str) -> Taken | None:
+            row = rows.get(record_id)
+            if row is None or (row.deleted and not deleted):
+                return None
+            return (record_id, row.deleted, row.system_modstamp_ms, *map(row.values.get, plain))
+
+        return take
+
+
+def _span(bound: Bound) -> tuple[float, float]:
+    if bound.equal is not None:
+        values = [value for value in bound.equal if value is not None]
+        return (min(values), max(values)) if values else (0.0, float("inf"))
+    low = float("-inf") if bound.low is None else bound.low
+    return low, float("inf") if bound.high is None else bound.high
+
+
+class _RecordTable(Table):
+    """A table whose keys are row objects with attributes."""
+
+    _COLUMNS: Mapping[str, Column]
+
+    def columns(self) -> Mapping[str, Column]:
+        """See the base."""
+        return self._COLUMNS
+
+    def taker(self, sources: Sequence[str], now_ms: int, *, deleted: bool) -> Callable[[Any], Taken | None]:
+        """See the base: rows are not to be seen before their time."""
+
+        def take(row: Any) -> Taken | None:
+            if row.visible_ms > now_ms or (getattr(row, "deleted", False) and not deleted):
+                return None
+            return tuple(getattr(row, source, None) for source in sources)
+
+        return take
+
+
+def _by_name(*columns: Column) -> dict[str, Column]:
+    return {column.name.lower(): column for column in columns}
+
+
+class HistoryTable(_RecordTable):
+    """History rows of an object; the values can be sorted but not filtered, and rows come late."""
+
+    def __init__(self, org: OrgModel, entity: str) -> None:
+        super().__init__(f"{entity.removesuffix('__c')}__History" if "__" in entity else f"{entity}History", "017")
+        self._org = org
+        self._entity = entity
+        parent = "Parent" if "__" in entity else entity
+        self._COLUMNS = _by_name(
+            Column("Id", "id", "history_id", length=18, nillable=False),
+            Column("IsDeleted", "boolean", "deleted", nillable=False),
+            Column(
+                f"{parent}Id",
+                "reference",
+                "record_id",
+                length=18,
+                nillable=False,
+                refers_to=(entity,),
+                relationship=parent,
+            ),
+            Column(
+                "CreatedById",
+                "reference",
+                "created_by",
+                length=18,
+                nillable=False,
+                refers_to=("User",),
+                relationship="CreatedBy",
+            ),
+            Column("CreatedDate", "datetime", "created_ms", nillable=False, groupable=False),
+            Column("Field", "picklist", "field", length=255, nillable=False),
+            Column("DataType", "picklist", "data_type", length=255),
+            Column("OldValue", "anyType", "old", filterable=False, groupable=False),
+            Column("NewValue", "anyType", "new", filterable=False, groupable=False),
+        )
+
+    def keys(self, bounds: Mapping[str, Bound], *, deleted: bool) -> Sequence[Any]:
+        """See the base: narrowed by CreatedDate."""
+        low, high = _span(bounds.get("CreatedDate", Bound()))
+        from_ms = 0 if low == float("-inf") else int(low)
+        to_ms = None if high == float("inf") else int(high) + 1
+        return self._org.history_rows(self._entity, from_ms, to_ms, deleted=deleted)
+
+
+class MetricsTable(_RecordTable):
+    """MessagingSessionMetrics: rows made some time after a session has ended."""
+
+    _COLUMNS = _by_name(
+        Column("Id", "id", "metrics_id", length=18, nillable=False),
+        Column("IsDeleted", "boolean", "deleted", nillable=False, read=bool),
+        Column(
+            "MessagingSessionId",
+            "reference",
+            "session_id",
+            length=18,
+            nillable=False,
+            refers_to=("MessagingSession",),
+            relationship="MessagingSession",
+        ),
+        Column("MessagingSessionMetricType", "picklist", "metric_type", length=255),
+        Column("MessagingSessionMetricValue", "int", "value"),
+        Column("CreatedDate", "datetime", "created_ms", nillable=False, groupable=False),
+        Column("SystemModstamp", "datetime", "created_ms", nillable=False, groupable=False),
+    )
+
+    def __init__(self, org: OrgModel) -> None:
+        super().__init__("MessagingSessionMetrics")
+        self._org = org
+
+    def keys(self, bounds: Mapping[str, Bound], *, deleted: bool) -> Sequence[Any]:
+        """See the base: narrowed by session."""
+        sessions = bounds.get("MessagingSessionId", Bound()).equal
+        return self._org.metrics_rows(sessions, deleted=deleted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    """A row of a small object, made for the question."""
+
+    values: Mapping[str, Any]
+
+
+class _FactTable(Table):
+    """A small object whose rows are made for each question."""
+
+    def rows(self) -> Iterator[_Fact]:
+        raise NotImplementedError
+
+    def keys(self, bounds: Mapping[str, Bound], *, deleted: bool) -> Sequence[_Fact]:
+        """See the base."""
+        del bounds, deleted
+        return list(self.rows())
+
+    def taker(self, sources: Sequence[str], now_ms: int, *, deleted: bool) -> Callable[[_Fact], Taken | None]:
+        """See the base."""
+        del now_ms, deleted
+        return lambda fact: tuple(map(fact.values.get, sources))
+
+
+class FieldDefinitionTable(_FactTable):
+    """FieldDefinition: which fields an object has and which of them have history tracking."""
+
+    ENTITY: Final = "EntityDefinition.QualifiedApiName"
+    _COLUMNS: Final = _by_name(
+        Column("Id", "id", "Id", length=18),
+        Column("DurableId", "string", "DurableId", length=255),
+        Column("EntityDefinitionId", "string", "Entity", length=255),
+        Column("QualifiedApiName", "string", "QualifiedApiName", length=70),
+        Column("DeveloperName", "string", "DeveloperName", length=255),
+        Column("DataType", "string", "DataType", length=255),
+        Column("IsFieldHistoryTracked", "boolean", "IsFieldHistoryTracked"),
+    )
+    _PATH: Final = Column("QualifiedApiName", "string", "Entity", length=70, relationship="EntityDefinition")
+
+    def __init__(self, org: OrgModel, tables: Mapping[str, Table]) -> None:
+        super().__init__("FieldDefinition")
+        self._org = org
+        self._tables = tables
+
+    def columns(self) -> Mapping[str, Column]:
+        """See the base."""
+        return self._COLUMNS
+
+    def column(self, path: str) -> Column | None:
+        """See the base; the object's name stands behind the EntityDefinition relationship."""
+        return self._PATH if path.lower() == self.ENTITY.lower() else super().column(path)
+
+    def rows(self) -> Iterator[_Fact]:
+        """Yield the fields of all objects."""
+        for entity in self._org.entities():
+            tracked = self._org.tracked_fields(entity)
+            for column in self._tables[entity.lower()].columns().values():
+                if column.part is not None:
+                    continue
+                stem = column.name.removesuffix("Id") if column.type == "reference" else column.name
+                yield _Fact(
+                    {
+                        "Id": "000000000000000AAA",
+                        "DurableId": f"{entity}.{stem}",
+                        "Entity": entity,
+                        "QualifiedApiName": column.name,
+                        "DeveloperName": stem.removesuffix("__c"),
+                        "DataType": column.type,
+                        "IsFieldHistoryTracked": column.name in tracked,
+                    }
+                )
+
+
+class PeopleTable(_FactTable):
+    """User or Group: who can own records, with the names that history rows show."""
+
+    _USERS: Final = (*REPS, BOT_USER, AUTOMATED_USER, INTEGRATION_USER)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, PREFIXES[name])
+        self._columns = _by_name(ID, Column("Name", "string", "Name", length=255), Column("Type", "picklist", "Type"))
+        if name == "User":
+            del self._columns["type"]
+
+    def columns(self) -> Mapping[str, Column]:
+        """See the base."""
+        return self._columns
+
+    def rows(self) -> Iterator[_Fact]:
+        """Yield the people or queues."""
+        for record_id in QUEUES if self.name == "Group" else self._USERS:
+            yield _Fact({"Id": record_id, "Name": label_of(record_id), "Type": "Queue"})
+
+
+def tables_of(org: OrgModel) -> dict[str, Table]:
+    """Return every queryable object by lower-case API name."""
+    entities: list[Table] = [EntityTable(org, entity) for entity in org.entities()]
+    tables = {table.name.lower(): table for table in entities}
+    others: list[Table] = [HistoryTable(org, entity) for entity in org.entities()]
+    others += [MetricsTable(org), FieldDefinitionTable(org, tables), PeopleTable("User"), PeopleTable("Group")]
+    tables.update((table.name.lower(), table) for table in others)
+    return tables
