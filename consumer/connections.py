@@ -11,9 +11,16 @@ from dataclasses import dataclass
 import aiohttp
 
 from consumer import clock
+from consumer.changes.fields import FieldPolicy
+from consumer.org_clock import OrgClock
+from consumer.ports import RecordSource
+from consumer.salesforce.bulk import BulkJobs
 from consumer.salesforce.channel import Channel, pubsub_channel
+from consumer.salesforce.governor import Governor
 from consumer.salesforce.http import open_http
 from consumer.salesforce.login import build_login
+from consumer.salesforce.records import SalesforceRecords
+from consumer.salesforce.rest import RestClient
 from consumer.salesforce.tokens import TokenSource
 from consumer.settings import Settings
 from consumer.tasks import task_group
@@ -27,11 +34,31 @@ class Salesforce:
         http: session for login and REST.
         tokens: where the access token comes from.
         channel: channel to the Pub/Sub API.
+        rest: REST API; its ``clock`` tells the org's time, its ``governor`` how much polls should slow down.
     """
 
     http: aiohttp.ClientSession
     tokens: TokenSource
     channel: Channel
+    rest: RestClient
+
+    @property
+    def clock(self) -> OrgClock:
+        """The org's time, as its answers tell it."""
+        return self.rest.clock
+
+    @property
+    def governor(self) -> Governor:
+        """Admits REST calls; ``pace_factor`` is for pollers."""
+        return self.rest.governor
+
+    def records(self, policy: FieldPolicy) -> RecordSource:
+        """Return the org's records, read by REST and Bulk.
+
+        Args:
+            policy: applied to every row.
+        """
+        return SalesforceRecords(self.rest, policy, BulkJobs(self.rest, random.random, time.monotonic))
 
 
 @asynccontextmanager
@@ -55,4 +82,13 @@ async def open_salesforce(
     ):
         login = build_login(org, http, lambda: clock.now_ms() / 1000)
         tokens = TokenSource(login, tasks, monotonic_s=time.monotonic, random=random.random, on_login=on_login)
-        yield Salesforce(http, tokens, channel)
+        rest = RestClient(
+            http,
+            tokens,
+            org.api_version,
+            governor=Governor(settings.tracking.api_reserve, time.monotonic),
+            clock=OrgClock(clock.now_ms),
+            random=random.random,
+            monotonic_s=time.monotonic,
+        )
+        yield Salesforce(http, tokens, channel, rest)

@@ -7,14 +7,15 @@ It works between normalising and tracking, so that nothing it covers is stored o
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import orjson
 
 from consumer.errors import ConfigError
 from consumer.events import ChangeEvent, Json
+from consumer.tracking.values import HistoryRow
 
 MASK = "***"
 _SCHEMAS_KEPT = 64
@@ -39,9 +40,15 @@ class _Plan:
         field, _, part = name.partition(".")
         return self.drops(name) or field in self.conceal or (bool(part) and part in self.conceal_parts.get(field, ()))
 
+    def action(self, name: str) -> Conceal | None:
+        """Return what becomes of the values of a field or part, None if they stay."""
+        field, _, part = name.partition(".")
+        found = self.conceal.get(field) or self.conceal_parts.get(field, {}).get(part)
+        return None if found is None else found[0]
+
 
 class FieldPolicy:
-    """Drops, hashes and masks fields of change events.
+    """Drops, hashes and masks fields of change events, and of rows read beside them.
 
     Where names overlap, drop wins over mask and mask over hash, and a whole field over its parts. Null stays
     null under hash and mask. A compound that is hashed or masked as a whole keeps its structure: each part is
@@ -97,11 +104,43 @@ class FieldPolicy:
             record_ids=change.record_ids,
             wildcard_ids=change.wildcard_ids,
             schema_fields=self._kept_schema_fields(change.schema_fields, plan),
-            values=_kept_values(change, plan),
+            values=_kept_values(change.values, plan, change.diff_fields),
             changed_fields=tuple(name for name in change.changed_fields if not plan.drops(name)),
             nulled_fields=tuple(name for name in change.nulled_fields if not plan.drops(name)),
             diff_fields=tuple(name for name in change.diff_fields if not plan.touches(name)),
         )
+
+    def apply_values(self, entity: str, values: Mapping[str, Json]) -> Mapping[str, Json]:
+        """Return a row's canonical values with the policy applied, equal to what :meth:`apply` makes of an event's.
+
+        Args:
+            entity: object API name.
+            values: by field of the event schema; compounds as objects of their parts.
+        """
+        plan = self._plan_of(entity) if self.active else None
+        return values if plan is None else _kept_values(values, plan)
+
+    def apply_history(self, entity: str, row: HistoryRow, field_of: Callable[[str], str]) -> HistoryRow | None:
+        """Return a row of the history object with the policy applied to both values, None for a dropped field.
+
+        A lookup's row of names is treated as the one of ids: a name tells as much.
+
+        Args:
+            entity: the tracked object's API name.
+            row: values in canonical form.
+            field_of: gives the event's field or path (``BillingAddress.City``) of a ``history_field``.
+        """
+        plan = self._plan_of(entity) if self.active else None
+        if plan is None:
+            return row
+        path = field_of(row.history_field)
+        if plan.drops(path):
+            return None
+        action = plan.action(path)
+        if action is None:
+            return row
+        old, new = (None if value is None else action(value) for value in (row.old, row.new))
+        return replace(row, old=old, new=new)
 
     def _kept_schema_fields(self, fields: tuple[str, ...], plan: _Plan) -> tuple[str, ...]:
         """Return the schema's fields without the dropped ones, one tuple per schema as before."""
@@ -168,13 +207,13 @@ def _split(names: Iterable[str], entity: str) -> tuple[set[str], dict[str, set[s
     return whole, parts
 
 
-def _kept_values(change: ChangeEvent, plan: _Plan) -> dict[str, Json]:
+def _kept_values(values: Mapping[str, Json], plan: _Plan, diff_fields: Collection[str] = ()) -> dict[str, Json]:
     kept: dict[str, Json] = {}
-    for name, value in change.values.items():
+    for name, value in values.items():
         if name in plan.drop:
             continue
         action = plan.conceal.get(name)
-        if action is not None and action[1] and name in change.diff_fields:
+        if action is not None and action[1] and name in diff_fields:
             continue
         if isinstance(value, dict):
             parts = _kept_parts(name, value, plan)

@@ -141,6 +141,16 @@ async def _read_bounded(answer: aiohttp.ClientResponse, host: str) -> bytes:
 
 
 def _unavailable(host: str, error: Exception) -> LoginUnavailableError:
+    return LoginUnavailableError(*transport_fault(host, error))
+
+
+def transport_fault(host: str, error: Exception) -> tuple[str, str]:
+    """Return what happened and the advice for a request that brought no whole answer.
+
+    Args:
+        host: the host that was asked, without user name.
+        error: what aiohttp or the system raised.
+    """
     match error:
         case TimeoutError():
             what, advice = "{host} did not answer in time", _ADVICE_NETWORK
@@ -157,4 +167,4 @@ def _unavailable(host: str, error: Exception) -> LoginUnavailableError:
             what, advice = "{host} closed the connection before its answer ended", _ADVICE_NETWORK
         case _:
             what, advice = f"{{host}} could not be asked ({type(error).__name__})", _ADVICE_NETWORK
-    return LoginUnavailableError(what.replace("{host}", host), advice)
+    return what.replace("{host}", host), advice
