@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeAlias
 
 from consumer.buffer import EventBuffer
-from consumer.events import LossWindow, OutboundRecord
+from consumer.changes.rows import FieldInfo, RowPlan
+from consumer.events import Json, LossWindow, OutboundRecord
 from consumer.position import Position
+from consumer.tracking.states import States
+from consumer.tracking.values import HistoryRow, Key, LedgerEntry, RecordState, Row
+
+Offsets: TypeAlias = Mapping[tuple[str, int], int]
+"""Topic and partition to the next offset to be read."""
 
 
 class SchemaSource(Protocol):
@@ -51,6 +57,7 @@ class Restored:
         recent_event_ids: ids of events committed lately, or in the whole retention if redelivery is possible.
         last_event_ms: commit time of the last committed event, epoch milliseconds, None if there was none.
         committed_ms: when the position was committed, epoch milliseconds, None before the first commit.
+        progress: how far jobs and polls got, by name; see :class:`consumer.tracking.arrivals.Progress`.
     """
 
     position: Position | None
@@ -58,6 +65,23 @@ class Restored:
     recent_event_ids: frozenset[str] = frozenset()
     last_event_ms: int | None = None
     committed_ms: int | None = None
+    progress: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delta:
+    """What a batch changes in the tracked state; merged into the local store once the batch is committed.
+
+    Attributes:
+        states: newest state of every record the batch touched, None for one whose state is removed.
+        ledger: likewise of ledger entries.
+        records: what Kafka is given of them, encoded once: one record for each of ``states``, then one for each of
+            ``ledger``, in their order.
+    """
+
+    states: Mapping[Key, RecordState | None] = field(default_factory=dict)
+    ledger: Mapping[Key, LedgerEntry | None] = field(default_factory=dict)
+    records: Sequence[OutboundRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +113,11 @@ class Sink(Protocol):
         """
         ...
 
-    async def commit(self, batch: Batch) -> None:
+    async def commit(self, batch: Batch) -> Offsets:
         """Commit a batch in one transaction.
+
+        Returns:
+            The offset after the last record of each partition that the batch wrote to.
 
         Raises:
             TransactionFailedError: it failed or its outcome is unknown; ``open`` again before anything else.
@@ -101,4 +128,243 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Let go of the producer, bounded in time; an open transaction is aborted."""
+        ...
+
+
+class Store(States, Protocol):
+    """The local store, as the pipeline and the upkeep use it."""
+
+    def cut(self) -> Delta:
+        """Return what was put since the last cut, and keep it as under way until it is merged."""
+        ...
+
+    def merge(self, delta: Delta, offsets: Offsets) -> None:
+        """Make a committed delta durable locally, with the offsets it brought the topics to.
+
+        Cuts are merged in their order; offsets of topics that are not mirrored are ignored.
+
+        Raises:
+            StoreError: it can't be written; the next generation catches up from Kafka.
+        """
+        ...
+
+    def drop(self) -> None:
+        """Forget everything that is not committed."""
+        ...
+
+    def due_refreshes(self, entity: str, now_ms: int, limit: int) -> Sequence[Key]:
+        """Return records whose refresh is due, longest due first; committed ones only."""
+        ...
+
+    def unsettled(self, entity: str, limit: int) -> Sequence[Key]:
+        """Return records whose ledger entry has facts, least recently written first; committed ones only."""
+        ...
+
+    def expired(self, entity: str, deleted_before_ms: int, limit: int) -> Sequence[str]:
+        """Return ids of records found gone before a time, whose state is still kept."""
+        ...
+
+    def see(self, entity: str, record_ids: Iterable[str], job_id: str) -> None:
+        """Remember locally that a scan saw these records."""
+        ...
+
+    def unseen(self, entity: str, job_id: str, after_id: str, limit: int) -> Sequence[str]:
+        """Return ids, in text order after ``after_id``, of live records that the scan did not see."""
+        ...
+
+    def entities(self) -> Sequence[str]:
+        """Return the objects that have states."""
+        ...
+
+    def records(self, entity: str) -> int:
+        """Return how many states of an object are kept, deleted ones included."""
+        ...
+
+    @property
+    def generation(self) -> str:
+        """Changes when the store was rebuilt: what ``see`` remembered is gone then."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Committed records of the mirrored topics, in order per key.
+
+    Attributes:
+        states: record id and value (None: a tombstone) from ``state`` topics.
+        ledger: likewise from ``ledger``.
+        offsets: where the partitions stand once the piece is loaded.
+        newest_ms: newest timestamp among the records read so far, epoch milliseconds, 0 for none.
+    """
+
+    states: Sequence[tuple[str, bytes | None]]
+    ledger: Sequence[tuple[str, bytes | None]]
+    offsets: Offsets
+    newest_ms: int
+
+
+class Mirror(Protocol):
+    """The local store, as the one who restores it from Kafka uses it; everything can raise ``StoreError``."""
+
+    def attach(self, cluster_id: str, *, stale_after_ms: int) -> None:
+        """Make sure that what is stored may be caught up; what may not is thrown away, and the reason logged.
+
+        Args:
+            cluster_id: the Kafka cluster; offsets of another one mean nothing.
+            stale_after_ms: age after which tombstones may have been missed.
+        """
+        ...
+
+    def offsets(self) -> Offsets:
+        """Return how far each mirrored partition is stored."""
+        ...
+
+    @property
+    def newest_ms(self) -> int:
+        """No stored record has a later timestamp than this, epoch milliseconds; 0 for an empty store."""
+        ...
+
+    def load(self, piece: Piece, owns: Callable[[str], bool]) -> None:
+        """Store what was read, in one local transaction; ledger entries of objects that are not owned are left out.
+
+        Raises:
+            ForeignStateError: a value is not one of this service, or a newer version's.
+        """
+        ...
+
+    def rebuild(self, reason: str) -> None:
+        """Throw everything away."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RowsPage:
+    """One answer with rows of an object.
+
+    Attributes:
+        rows: in canonical form, the field policy applied.
+        answered_ms: the answer's ``Date`` + 1 s (D), epoch milliseconds.
+        cursor: where the next page begins; None after the last.
+        missing: ids that were asked for and not found.
+    """
+
+    rows: Sequence[Row]
+    answered_ms: int
+    cursor: str | None = None
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """One answer with history rows, ordered by (CreatedDate, Id); ``cursor`` as in :class:`RowsPage`."""
+
+    rows: Sequence[HistoryRow]
+    answered_ms: int
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedIds:
+    """Answer of getDeleted.
+
+    Attributes:
+        ids: record id to when it was deleted, epoch milliseconds.
+        earliest_ms: the log reaches back to here; a question about an earlier time needs a full compare.
+        covered_to_ms: the answer is complete up to here.
+    """
+
+    ids: Mapping[str, int]
+    earliest_ms: int
+    covered_to_ms: int
+
+
+class RecordSource(Protocol):
+    """Salesforce's REST and Bulk API, as the upkeep uses it.
+
+    Every call can raise:
+        QuotaError: the daily calls are used up, or only the reserve is left and the purpose may not touch it.
+        QueryRefusedError: the org will not answer this question (object or field unknown or not permitted).
+        SalesforceUnavailableError: no usable answer came; ask again later.
+        LoginError: no session was to be had.
+    """
+
+    @property
+    def pace_factor(self) -> float:
+        """How much slower polls shall go to save daily calls: 1 with plenty left, more as they run out."""
+        ...
+
+    async def describe(self, entity: str) -> Mapping[str, FieldInfo]:
+        """Return the fields this user may see, by API name."""
+        ...
+
+    async def tracked_fields(self, entity: str) -> frozenset[str]:
+        """Return the API names of fields with history tracking on."""
+        ...
+
+    async def count(self, entity: str, where: str = "") -> int:
+        """Return how many rows there are."""
+        ...
+
+    async def rows_by_id(self, plan: RowPlan, record_ids: Sequence[str], *, repair: bool) -> RowsPage:
+        """Read records by id, deleted ones included; at most some 200 at a time.
+
+        Args:
+            plan: what to read and how to convert it.
+            record_ids: 18-character ids.
+            repair: whether the reserve of calls may be used.
+        """
+        ...
+
+    async def scan(
+        self, plan: RowPlan, cursor: str | None, *, where: str = "", limit: int = 2000, repair: bool
+    ) -> RowsPage:
+        """Read the next chunk of live rows in the order of their ids; each chunk is a query of its own.
+
+        Args:
+            plan: what to read.
+            cursor: the last page's, None to begin.
+            where: a SOQL condition, empty for all rows.
+            limit: rows a chunk.
+            repair: as above.
+        """
+        ...
+
+    async def modified(
+        self, plan: RowPlan, from_ms: int, to_ms: int, cursor: str | None, *, limit: int = 2000, repair: bool
+    ) -> RowsPage:
+        """Read rows with from <= SystemModstamp < to, deleted ones included, ordered by (SystemModstamp, Id)."""
+        ...
+
+    async def stamps(self, entity: str, from_ms: int, to_ms: int, cursor: str | None) -> RowsPage:
+        """Read only LastModifiedDate of the rows that :meth:`modified` would read."""
+        ...
+
+    async def deleted_ids(self, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
+        """Return what was deleted in a span (getDeleted; 15 days back at most)."""
+        ...
+
+    async def history(
+        self, entity: str, from_ms: int, to_ms: int, cursor: str | None, *, limit: int = 2000
+    ) -> HistoryPage:
+        """Read history rows with from <= CreatedDate < to."""
+        ...
+
+    async def metrics(self, record_ids: Sequence[str]) -> tuple[Mapping[str, Mapping[str, Json]], int]:
+        """Return MessagingSessionMetrics by session and type, and the answer's ``Date`` + 1 s."""
+        ...
+
+    async def bulk_start(self, plan: RowPlan, *, where: str = "") -> str:
+        """Create a Bulk API 2.0 queryAll job and return its id."""
+        ...
+
+    async def bulk_page(self, plan: RowPlan, job_id: str, cursor: str | None, *, limit: int = 20_000) -> RowsPage:
+        """Wait until the job is complete and return a page of its rows; the cursor is Salesforce's locator.
+
+        Raises:
+            QueryRefusedError: the job failed, was aborted, or its results are gone.
+        """
+        ...
+
+    async def bulk_end(self, job_id: str) -> None:
+        """Delete the job."""
         ...

@@ -21,6 +21,7 @@ from consumer.delivery.positions import (
     CommittedPosition,
     Meta,
     PositionsEntry,
+    ProgressEntry,
     decode_entry,
     encode_entry,
     require_same,
@@ -38,8 +39,9 @@ from consumer.kafka.connection import CONNECT_LIMIT_S, Cluster, asking, require_
 from consumer.kafka.producer import let_go, new_producer
 from consumer.kafka.readback import Progress, recent_event_ids, redelivery_since_ms
 from consumer.kafka.reading import CommittedReader
+from consumer.kafka.restore import catch_up
 from consumer.kafka.topics import ensure_topics, spec_of
-from consumer.ports import Batch, Restored
+from consumer.ports import Batch, Mirror, Offsets, Restored
 
 _SEND_SHARE, _COMMIT_SHARE = 0.5, 0.3
 """Parts of the transaction timeout for sending and for committing; together below one, or the broker ends it."""
@@ -73,6 +75,13 @@ class Subscription:
         """Key of this subscription's position; its partition says which worker of the group runs it."""
         return f"position:{self.channel}".encode()
 
+    def owns(self, entity: str) -> bool:
+        """Return whether an object's records are this subscription's: no other channel carries this object alone."""
+        own = entity_of_channel(self.channel)
+        if own is not None:
+            return entity == own
+        return entity not in {entity_of_channel(channel) for channel in self.topics.channels}
+
 
 def _safe(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", text)
@@ -86,6 +95,7 @@ class KafkaSink:
     Args:
         cluster: the cluster.
         subscription: whose batches these are.
+        mirror: the local store that ``open`` brings up to date; None for a sink whose user needs no states.
         now_ms: wall clock for record timestamps, epoch milliseconds.
         on_progress: is told how a long read-back gets on.
     """
@@ -95,11 +105,13 @@ class KafkaSink:
         cluster: Cluster,
         subscription: Subscription,
         *,
+        mirror: Mirror | None = None,
         now_ms: Callable[[], int] = clock.now_ms,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self._cluster = cluster
         self._subscription = subscription
+        self._mirror = mirror
         self._now_ms = now_ms
         self._on_progress = on_progress
         self._producer: Any = None
@@ -110,13 +122,14 @@ class KafkaSink:
         self._commit_limit_s = timeout_s * _COMMIT_SHARE
 
     async def open(self) -> Restored:
-        """Take over the subscription (fencing any predecessor), then read what is committed.
+        """Take over the subscription (fencing any predecessor), then read what is committed, the mirror included.
 
         Raises:
             KafkaUnavailableError: no broker answered in time.
             KafkaRefusedError: credentials, ACL or topics are not as they must be.
             ForeignStateError: the topics belong to another org, cluster or newer version.
             ProducerFencedError: a newer worker took over meanwhile.
+            StoreError: the mirror can't be written.
         """
         require_checks()
         await self.close()
@@ -130,8 +143,12 @@ class KafkaSink:
             await self.close()
             raise
 
-    async def commit(self, batch: Batch) -> None:
+    async def commit(self, batch: Batch) -> Offsets:
         """Commit a batch in one transaction.
+
+        Returns:
+            The offset after the last record of each partition that the batch wrote to; a partition whose broker did
+            not tell, because it had taken the records before, is left out.
 
         Raises:
             TransactionFailedError: it failed or its outcome is unknown; ``open`` again before anything else.
@@ -145,7 +162,7 @@ class KafkaSink:
         records = batch.records if self._meta is None else [self._meta, *batch.records]
         try:
             groups = await self._grouped(producer, records)
-            await self._transact(producer, groups)
+            offsets = await self._transact(producer, groups)
         except BaseException as error:
             self._producer = None
             failure = self._failure(error)
@@ -154,6 +171,7 @@ class KafkaSink:
                 raise
             raise failure from error
         self._meta = None
+        return offsets
 
     async def close(self) -> None:
         """Let go of the producer, bounded in time; an open transaction is aborted."""
@@ -175,9 +193,10 @@ class KafkaSink:
             )
         return told if isinstance(told, ServiceError) else None
 
-    async def _transact(self, producer: Any, groups: Mapping[tuple[str, int], list[OutboundRecord]]) -> None:
+    async def _transact(self, producer: Any, groups: Mapping[tuple[str, int], list[OutboundRecord]]) -> Offsets:
         timestamp = self._now_ms()
         futures: list[asyncio.Future[Any]] = []
+        counts: list[int] = []
         try:
             async with asyncio.timeout(self._send_limit_s):
                 await producer.begin_transaction()
@@ -185,6 +204,7 @@ class KafkaSink:
                     for built in _batches(producer, records, timestamp):
                         sent = producer.send_batch(built, topic, partition=partition)
                         futures.append(await sent)  # those before a failure must be kept too
+                        counts.append(built.record_count())
                 # Every one: the client commits a transaction although a batch of it was refused.
                 if futures:
                     await asyncio.wait(futures, return_when=asyncio.FIRST_EXCEPTION)
@@ -195,6 +215,7 @@ class KafkaSink:
                 future.add_done_callback(_look_at)
         async with asyncio.timeout(self._commit_limit_s):
             await producer.commit_transaction()
+        return _offsets([future.result() for future in futures], counts)
 
     async def _grouped(
         self, producer: Any, records: Sequence[OutboundRecord]
@@ -242,11 +263,14 @@ class KafkaSink:
                 since_ms = redelivery_since_ms(committed.position.redelivery_ms, self._now_ms())
             ids = await recent_event_ids(
                 reader,
-                [*await self._changes_topics(reader), topics.quarantine],
+                [*await self._own_topics(reader, "changes"), topics.quarantine],
                 since_ms=since_ms,
                 coverage=topics.coverage,
                 on_progress=self._on_progress,
             )
+            if self._mirror is not None:
+                states = await self._own_topics(reader, "state")
+                await catch_up(reader, self._mirror, own.cluster_id, states, topics.ledger, subscription.owns)
         stream = stream_of(subscription.channel)
         windows = {
             each.window_id: each for each in entries.values() if isinstance(each, LossWindow) and each.stream == stream
@@ -258,20 +282,25 @@ class KafkaSink:
             recent_event_ids=ids,
             last_event_ms=committed.last_event_ms if committed else None,
             committed_ms=committed.committed_ms if committed else None,
+            progress={
+                each.name: each.state
+                for each in entries.values()
+                if isinstance(each, ProgressEntry) and each.channel == subscription.channel
+            },
         )
 
-    async def _changes_topics(self, reader: CommittedReader) -> list[str]:
-        """Return the ``changes`` topics of this subscription: one object's, or all that no other channel owns."""
+    async def _own_topics(self, reader: CommittedReader, kind: str) -> list[str]:
+        """Return the topics of this kind that the subscription writes: one object's, or all no other channel owns."""
         topics = self._subscription.topics
         entity = entity_of_channel(self._subscription.channel)
         if entity is not None:
-            return [topics.changes(entity)]
+            return [topics.of(entity, kind)]
         entities = [entity_of_channel(channel) for channel in topics.channels]
-        others = {topics.changes(each) for each in entities if each is not None}
+        others = {topics.of(each, kind) for each in entities if each is not None}
         return sorted(
             name
             for name in await reader.topics()
-            if name.startswith(topics.prefix) and name.endswith(".changes") and name not in others
+            if name.startswith(topics.prefix) and name.endswith(f".{kind}") and name not in others
         )
 
 
@@ -306,6 +335,16 @@ def _batches(producer: Any, records: Sequence[OutboundRecord], timestamp_ms: int
             built = producer.create_batch()
             built.append(**content)
     yield built
+
+
+def _offsets(sent: Sequence[Any], counts: Sequence[int]) -> Offsets:
+    """Return the offset after the last record of each partition, from the answers to its record batches."""
+    offsets: dict[tuple[str, int], int] = {}
+    for answer, count in zip(sent, counts, strict=True):
+        pair = (answer.topic, answer.partition)
+        if answer.offset >= 0:
+            offsets[pair] = max(offsets.get(pair, 0), answer.offset + count)
+    return offsets
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

@@ -28,13 +28,15 @@ _RAW_MESSAGE_BYTES = 2 << 20
 _VISIBLE_LIMIT_S = 30.0
 _DAY_MS = 86_400_000
 
+TOMBSTONE_MS = 7 * _DAY_MS
+"""How long tombstones stay; a local store that was away for half of it is rebuilt."""
+
 _COMPACT_CONFIGS = {
     # Small topics with few keys: without these, compaction would wait for a full segment of 1 GiB.
     "segment.ms": str(_DAY_MS),
     "segment.bytes": str(16 << 20),
     "min.cleanable.dirty.ratio": "0.1",
-    # A store that was away for half of this is rebuilt, so tombstones must stay long enough.
-    "delete.retention.ms": str(7 * _DAY_MS),
+    "delete.retention.ms": str(TOMBSTONE_MS),
 }
 _COMPACT_KINDS = frozenset({"access", "state", "positions", "ledger", "control"})
 
@@ -106,11 +108,11 @@ def spec_of(name: str, settings: KafkaSettings) -> TopicSpec:
 
 def planned_specs(topics: Topics, settings: KafkaSettings) -> list[TopicSpec]:
     """Return the topics known from the configuration; those of a channel's further objects come as they appear."""
-    names = [topics.positions, topics.control, topics.coverage, topics.quarantine]
+    names = [topics.positions, topics.ledger, topics.control, topics.coverage, topics.quarantine]
     for channel in topics.channels:
         entity = topics.entity_of_channel(channel)
         if entity is not None:
-            names.append(topics.changes(entity))
+            names += [topics.changes(entity), topics.of(entity, "history"), topics.of(entity, "state")]
     return [spec_of(name, settings) for name in dict.fromkeys(names)]
 
 
@@ -167,16 +169,22 @@ async def ensure_topics(cluster: Cluster, specs: Sequence[TopicSpec]) -> dict[st
         faults = topic_faults(specs, found, cluster.settings)
         if missing and not cluster.settings.create_topics:
             faults += [f"{spec.name} does not exist: {create_command(spec, cluster)}" for spec in missing]
-        if faults:
-            raise KafkaRefusedError(
-                "; ".join(faults),
-                "Mend the topics or choose another kafka.topic_prefix; partitions of existing topics can't be "
-                "changed without breaking the order of records.",
-            )
+        _refuse(faults)
         if missing:
             await _create(cluster, admin, missing)
             found = await _visible(cluster, admin, names)
+            # Somebody else may have made one of them meanwhile, in another way.
+            _refuse(topic_faults(specs, found, cluster.settings))
     return found
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
+        raise KafkaRefusedError(
+            "; ".join(faults),
+            "Mend the topics or choose another kafka.topic_prefix; partitions of existing topics can't be "
+            "changed without breaking the order of records.",
+        )
 
 
 def create_command(spec: TopicSpec, cluster: Cluster) -> str:

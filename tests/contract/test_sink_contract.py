@@ -23,15 +23,19 @@ from consumer.events import Keepalive, OutboundRecord, ReceivedEvent, StreamItem
 from consumer.kafka.connection import Cluster
 from consumer.kafka.sink import KafkaSink, Subscription
 from consumer.kafka.topics import ensure_topics, planned_specs
-from consumer.ports import Batch, EventStream, Restored, Sink
+from consumer.ports import Batch, EventStream, Mirror, Offsets, Restored, Sink
 from consumer.position import Position, Preset
 from consumer.salesforce.channel import pubsub_channel
 from consumer.salesforce.session import Session
 from consumer.salesforce.stream import PubSubStream
 from consumer.settings import KafkaSettings
+from consumer.store.memory import MemoryStore
+from consumer.tracking.arrivals import Progress
+from consumer.tracking.values import LedgerEntry
 from tests.broker import Broker
 from tests.fakes import CHANNEL, NOW_MS, ORG, FakeBus, FakeKafka, change_record, event, internal_records, keepalive
 from tests.kafka_reader import read_committed_all
+from tests.store_values import ENTITY, codec_of, contents, entry, key, record_id, state
 from tests.unit.emulator_client import until
 
 LIMIT_S = 20.0
@@ -42,8 +46,12 @@ class SinkWorld(Protocol):
 
     topics: Topics
 
-    def sink(self) -> Sink:
+    def sink(self, mirror: Mirror | None = None) -> Sink:
         """Return a new sink of the same subscription."""
+        ...
+
+    async def ends(self, topics: Sequence[str]) -> Offsets:
+        """Return the offset after the last committed record of each partition that has one."""
         ...
 
     async def committed(self, topic: str) -> list[OutboundRecord]:
@@ -58,8 +66,11 @@ class FakeSinkWorld:
         self._kafka = FakeKafka()
         self.topics = self._kafka.topics
 
-    def sink(self) -> Sink:
-        return self._kafka.sink()
+    def sink(self, mirror: Mirror | None = None) -> Sink:
+        return self._kafka.sink(mirror)
+
+    async def ends(self, topics: Sequence[str]) -> Offsets:
+        return self._kafka.ends(topics)
 
     async def committed(self, topic: str) -> list[OutboundRecord]:
         return self._kafka.on(topic)
@@ -74,8 +85,15 @@ class RealSinkWorld:
         settings = {"bootstrap_servers": broker.bootstrap, "topic_prefix": prefix, "partitions": 2}
         self.cluster = Cluster(KafkaSettings.model_validate(settings | {"transaction_timeout": "10s"}))
 
-    def sink(self) -> Sink:
-        return KafkaSink(self.cluster, Subscription("svc", ORG, CHANNEL, self.topics))
+    def sink(self, mirror: Mirror | None = None) -> Sink:
+        return KafkaSink(self.cluster, Subscription("svc", ORG, CHANNEL, self.topics), mirror=mirror)
+
+    async def ends(self, topics: Sequence[str]) -> Offsets:
+        records = await read_committed_all(self._broker.bootstrap, *topics)
+        ends: dict[tuple[str, int], int] = {}
+        for each in records:
+            ends[each.topic, each.partition] = max(ends.get((each.topic, each.partition), 0), each.offset + 1)
+        return ends
 
     async def committed(self, topic: str) -> list[OutboundRecord]:
         records = await read_committed_all(self._broker.bootstrap, topic)
@@ -142,6 +160,49 @@ async def test_windows_come_back_until_they_are_closed(world: SinkWorld) -> None
         await sink.commit(batch(world, at=2, more=[encode_entry(world.topics, window_closed(closed.window_id), 0)]))
     async with opened(world) as (_, restored):
         assert dict(restored.windows) == {kept.window_id: kept}
+
+
+async def test_progress_comes_back_until_it_is_done(world: SinkWorld) -> None:
+    records = internal_records(world.topics)
+    at = {"cursor": "0Mw1", "rows": 7}
+    async with opened(world) as (sink, _):
+        begun = [records.progress(Progress(name, at)) for name in ("scan:1", "poll:history:MessagingSession")]
+        await sink.commit(batch(world, at=1, more=begun))
+    async with opened(world) as (sink, restored):
+        assert dict(restored.progress) == {"scan:1": at, "poll:history:MessagingSession": at}
+        await sink.commit(batch(world, at=2, more=[records.progress(Progress("scan:1", done=True))]))
+    async with opened(world) as (_, restored):
+        assert dict(restored.progress) == {"poll:history:MessagingSession": at}
+
+
+async def test_a_commit_tells_the_offset_after_its_last_record_of_each_partition(world: SinkWorld) -> None:
+    async with opened(world) as (sink, _):
+        await sink.commit(batch(world, "e1", "e2", at=1))
+        told = await sink.commit(batch(world, "e3", "e4", "e5", at=2))
+    assert dict(told) == await world.ends([world.topics.changes("MessagingSession"), world.topics.positions])
+
+
+async def test_states_of_earlier_batches_are_in_the_mirror_once_a_sink_is_open(world: SinkWorld) -> None:
+    codec = codec_of(world.topics)
+    writer = MemoryStore(codec)
+    async with opened(world) as (sink, _):
+        for at, numbers in enumerate([(1, 2, 3), (2, 4)], 1):
+            for number in numbers:
+                writer.put(state(number, version=at))
+                writer.put_ledger(entry(number, due_ms=at))
+            if at == 2:
+                writer.remove(key(1))
+                writer.put_ledger(LedgerEntry(ENTITY, record_id(3)))
+            delta = writer.cut()
+            writer.merge(delta, await sink.commit(batch(world, at=at, more=delta.records)))
+    mirror = MemoryStore(codec)
+    sink = world.sink(mirror)
+    try:
+        await sink.open()
+    finally:
+        await sink.close()
+    assert contents(mirror, 6) == contents(writer, 6) == {2: (2, 2), 3: (1, None), 4: (2, 2), 1: (None, 1)}
+    assert all(mirror.offsets()[pair] >= offset for pair, offset in writer.offsets().items())
 
 
 async def test_a_second_owner_fences_the_first_whose_batch_leaves_nothing(world: SinkWorld) -> None:

@@ -13,7 +13,7 @@ from consumer.delivery.control import Pause, RetryQuarantine, encode_command
 from consumer.delivery.coverage import Coverage, Restoration
 from consumer.delivery.envelope import Envelope
 from consumer.delivery.headers import data_schema
-from consumer.delivery.positions import CommittedPosition, Meta, encode_entry, window_closed
+from consumer.delivery.positions import CommittedPosition, Meta, ProgressEntry, encode_entry, window_closed
 from consumer.delivery.quarantine import Quarantine
 from consumer.delivery.windows import window_for_change, window_for_first_start, window_for_quarantine
 from consumer.errors import PayloadError
@@ -21,14 +21,15 @@ from consumer.events import OutboundRecord
 from consumer.position import Position
 from tests.contract.topic_schemas import SCHEMAS, RecordShapeError, kind_of, load_schema
 from tests.delivery_values import CHANNEL, EVENT_ID, ORG, RECORD, TOPICS, change, checked, received
+from tests.tracking_values import untracked
 
 NAMES = sorted(path.stem for path in SCHEMAS.glob("*.json"))
-KINDS = ["changes", "coverage", "quarantine", "positions", "control"]
+KINDS = ["changes", "coverage", "quarantine", "positions", "control", "state", "history", "ledger"]
 
 
 def change_record(change_type: str = "UPDATE") -> OutboundRecord:
     event = change(change_type, values={} if change_type == "DELETE" else {"Status": "Active", "Name": None})
-    return Envelope(ORG, "s", "1", TOPICS).changes(event)[0]
+    return untracked(Envelope(ORG, "s", "1", TOPICS), event)[0]
 
 
 def coverage_record() -> OutboundRecord:
@@ -55,6 +56,7 @@ EVERY: list[Callable[[], OutboundRecord]] = [
     position_record,
     lambda: encode_entry(TOPICS, Meta("c", ORG)),
     lambda: encode_entry(TOPICS, window_for_first_start(CHANNEL, 5)),
+    lambda: encode_entry(TOPICS, ProgressEntry(CHANNEL, "scan:7", {"cursor": "0Mw1"})),
     lambda: encode_command(TOPICS, Pause(None, 1, "a")),
     lambda: encode_command(TOPICS, RetryQuarantine("r", None, 1, "a")),
 ]

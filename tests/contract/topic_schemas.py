@@ -63,7 +63,8 @@ def validate_record(
     schema = load_schema(topic_kind)
     faults: list[str] = []
     pointer = _definition(schema, key, faults)
-    texts = _check_headers(schema, headers, faults)
+    # A tombstone says all with its key.
+    texts = _check_headers(schema, headers, faults) if value is not None or headers else {}
     parsed: Any = None
     if value is None:
         if schema["x-cleanup"] != "compact":
@@ -183,7 +184,8 @@ def _has_long(value: Any) -> bool:
 
 def _check_coverage(key: str, value: Mapping[str, Any], texts: Mapping[str, str]) -> list[str]:
     facts = {
-        "key is not the stream's channel": value["stream"] in {f"changes:{key}", key},
+        "key is not the stream's channel": value["stream"] == f"changes:{key}"
+        or value["stream"] in {"history", "sharing", "feed"},
         "ce_id is not id": texts["ce_id"] == value["id"],
         "id does not belong to the window": value["window_id"] is None
         or value["id"] == f"{value['window_id']}:{value['kind'].removeprefix('loss_')}",
@@ -204,6 +206,8 @@ def _check_quarantine(key: str, value: bytes, texts: Mapping[str, str]) -> list[
 
 def _check_positions(key: str, value: Mapping[str, Any], texts: Mapping[str, str]) -> list[str]:
     named = value.get("channel", value.get("window_id"))
+    if key.startswith("progress:"):
+        named = f"{value['channel']}:{value['name']}"
     return [] if key == "meta" or key.partition(":")[2] == named else ["key and value name different things"]
 
 
@@ -212,10 +216,37 @@ def _check_control(key: str, value: Mapping[str, Any], texts: Mapping[str, str])
     return [] if key == f"{value['command']}:{named}" else ["key and command differ"]
 
 
+def _check_history(key: str, value: Mapping[str, Any], texts: Mapping[str, str]) -> list[str]:
+    facts = {
+        "key is not record_id": key == value["record_id"],
+        "ce_id is not id": texts["ce_id"] == value["id"],
+        "id is not <change_id>:<revision>": value["id"] == f"{value['change_id']}:{value['revision']}",
+        "ce_time is not changed_at": value["changed_at"] in {None, texts["ce_time"]},
+        "an integer beyond 2^53": not _has_long({"old": value["old_value"], "new": value["new_value"]}),
+    }
+    return [fault for fault, holds in facts.items() if not holds]
+
+
+def _check_state(key: str, value: Mapping[str, Any], texts: Mapping[str, str]) -> list[str]:
+    image = value["image"] or {"Id": key}
+    facts = {
+        "key is not record_id": key == value["record_id"],
+        "the image has another id": image["Id"] == key,
+        "a field is both known and unknown": not set(value["unknown_fields"]) & set(image),
+        "a field in doubt is not unknown": set(value.get("suspect", ())) <= set(value["unknown_fields"]),
+        "an integer beyond 2^53": not _has_long(image),
+        "ce_source does not name the object": not texts or texts["ce_source"].endswith(f"/{value['entity']}"),
+    }
+    return [fault for fault, holds in facts.items() if not holds]
+
+
 _CROSS_CHECKS: Mapping[str, Callable[[str, Any, Mapping[str, str]], list[str]]] = {
     "changes": _check_change,
     "coverage": _check_coverage,
     "quarantine": _check_quarantine,
     "positions": _check_positions,
     "control": _check_control,
+    "history": _check_history,
+    "state": _check_state,
+    "ledger": lambda key, value, texts: [],
 }

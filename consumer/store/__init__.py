@@ -1,0 +1,1 @@
+"""The local state store: an SQLite mirror of the compacted topics, behind a bounded cache."""
