@@ -69,6 +69,25 @@ class RetryQuarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    """Read all records of an object again, or those that a condition names, while the stream goes on.
+
+    Attributes:
+        snapshot_id: chosen by the issuer; a worker carries out each id once.
+        entity: object API name, None for every object of the channels.
+        where: a SOQL condition, empty for all records.
+        issued_ms: when it was given, epoch milliseconds.
+        who: who gave it.
+    """
+
+    snapshot_id: str
+    entity: str | None
+    where: str
+    issued_ms: int
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """A tombstone: the command with this key is carried out or taken back.
 
@@ -79,7 +98,7 @@ class Withdrawn:
     key: str
 
 
-Command: TypeAlias = Pause | Resume | RetryQuarantine
+Command: TypeAlias = Pause | Resume | RetryQuarantine | TakeSnapshot
 ControlEntry: TypeAlias = Command | Withdrawn
 
 
@@ -92,6 +111,8 @@ def command_key(command: Command) -> str:
             return f"resume:{command.channel or ALL}"
         case RetryQuarantine():
             return f"retry:{command.retry_id}"
+        case TakeSnapshot():
+            return f"snapshot:{command.snapshot_id}"
 
 
 def encode_command(topics: Topics, entry: ControlEntry, partition: int | None = None) -> OutboundRecord:
@@ -113,6 +134,9 @@ def encode_command(topics: Topics, entry: ControlEntry, partition: int | None = 
                 fields["accept_flood"] = True
         case RetryQuarantine():
             fields |= {"command": "retry", "retry_id": entry.retry_id, "window_ids": entry.window_ids}
+        case TakeSnapshot():
+            fields |= {"command": "snapshot", "snapshot_id": entry.snapshot_id, "entity": entry.entity}
+            fields["where"] = entry.where
     return OutboundRecord(topics.control, command_key(entry).encode(), orjson.dumps(fields), (), partition)
 
 
@@ -134,6 +158,9 @@ def decode_command(key: bytes, value: bytes | None) -> ControlEntry:
         command = Resume(record.optional_text("channel"), issued_ms, who, record.flag("accept_flood"))
     elif kind == "retry":
         command = RetryQuarantine(record.text("retry_id"), record.optional_texts("window_ids"), issued_ms, who)
+    elif kind == "snapshot":
+        entity = record.optional_text("entity")
+        command = TakeSnapshot(record.text("snapshot_id"), entity, record.text("where"), issued_ms, who)
     else:
         raise broken(name, "its command is none this version knows")
     if command_key(command) != name:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import orjson
@@ -94,6 +94,17 @@ class InternalRecord:
         value = self._fields.get(name)
         if not isinstance(value, dict):
             self.refuse(f"{name} is not an object")
+        return value
+
+    def has(self, name: str) -> bool:
+        """Whether a field is there and not null."""
+        return self._fields.get(name) is not None
+
+    def objects(self, name: str) -> Sequence[Mapping[str, Json]]:
+        """Return a list of objects, empty when it is absent."""
+        value = self._fields.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            self.refuse(f"{name} is not a list of objects")
         return value
 
 

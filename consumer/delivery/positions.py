@@ -1,13 +1,14 @@
 """Records of the ``positions`` topic: positions, open loss windows, meta (``schemas/positions.json``).
 
-Keys are ``meta``, ``position:<channel>`` and ``window:<window id>``. A window's tombstone says that it is
-closed.
+Keys are ``meta``, ``position:<channel>``, ``window:<window id>`` and ``progress:<channel>:<name>``. A window's
+tombstone says that it is closed, that of progress that the job is done.
 """
 
 from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,12 +18,14 @@ from consumer.delivery.headers import CONTRACT
 from consumer.delivery.internal import VERSION, InternalRecord, broken, key_text
 from consumer.delivery.names import Topics
 from consumer.errors import ForeignStateError
-from consumer.events import LossWindow, OutboundRecord
+from consumer.events import Json, LossWindow, OutboundRecord
 from consumer.position import Position, Preset
+from consumer.tracking.arrivals import Progress
 
 META_KEY = "meta"
 POSITION_KEY = "position:"
 WINDOW_KEY = "window:"
+PROGRESS_KEY = "progress:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,21 @@ class CommittedPosition:
 
 
 @dataclass(frozen=True, slots=True)
+class ProgressEntry:
+    """How far a job or poll of a channel got; see :class:`consumer.tracking.arrivals.Progress`.
+
+    Attributes:
+        channel: the channel; never holds a colon.
+        name: the job's or poll's name, colons allowed.
+        state: what it needs to go on.
+    """
+
+    channel: str
+    name: str
+    state: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
 class Removed:
     """A tombstone.
 
@@ -70,7 +88,7 @@ class Removed:
     key: str
 
 
-PositionsEntry: TypeAlias = Meta | CommittedPosition | LossWindow | Removed
+PositionsEntry: TypeAlias = Meta | CommittedPosition | LossWindow | ProgressEntry | Removed
 
 
 def encode_entry(topics: Topics, entry: PositionsEntry, partition: int | None = None) -> OutboundRecord:
@@ -89,6 +107,9 @@ def encode_entry(topics: Topics, entry: PositionsEntry, partition: int | None = 
             key, fields = POSITION_KEY + entry.channel, _position_fields(entry)
         case LossWindow():
             key, fields = WINDOW_KEY + entry.window_id, _window_fields(entry)
+        case ProgressEntry():
+            key = _progress_key(entry.channel, entry.name)
+            fields = {"channel": entry.channel, "name": entry.name, "state": dict(entry.state)}
         case Removed():
             return OutboundRecord(topics.positions, entry.key.encode(), None, (), partition)
     return OutboundRecord(topics.positions, key.encode(), orjson.dumps({"v": VERSION, **fields}), (), partition)
@@ -97,6 +118,13 @@ def encode_entry(topics: Topics, entry: PositionsEntry, partition: int | None = 
 def window_closed(window_id: str) -> Removed:
     """Return the entry that removes a window."""
     return Removed(WINDOW_KEY + window_id)
+
+
+def progress_entry(channel: str, progress: Progress) -> ProgressEntry | Removed:
+    """Return the entry that remembers how far a channel's job or poll got, or removes it when it is done."""
+    if progress.done:
+        return Removed(_progress_key(channel, progress.name))
+    return ProgressEntry(channel, progress.name, progress.state)
 
 
 def decode_entry(key: bytes, value: bytes | None) -> PositionsEntry:
@@ -115,6 +143,8 @@ def decode_entry(key: bytes, value: bytes | None) -> PositionsEntry:
         return _position(record, name.removeprefix(POSITION_KEY))
     if name.startswith(WINDOW_KEY):
         return _window(record, name.removeprefix(WINDOW_KEY))
+    if name.startswith(PROGRESS_KEY):
+        return _progress(record, name)
     raise broken(name, "its key is none this version knows")
 
 
@@ -152,6 +182,7 @@ def _position_fields(entry: CommittedPosition) -> dict[str, object]:
         "beyond_replay_id": _to_base64(position.beyond_replay_id),
         "beyond": position.beyond,
         "redelivery_ms": position.redelivery_ms,
+        "epoch": position.epoch,
         "last_event_ms": entry.last_event_ms,
         "committed_ms": entry.committed_ms,
         "worker": entry.worker,
@@ -175,6 +206,7 @@ def _position(record: InternalRecord, channel: str) -> CommittedPosition:
         beyond_replay_id=beyond_replay_id,
         beyond=beyond,
         redelivery_ms=record.optional_number("redelivery_ms"),
+        epoch=record.optional_number("epoch") or 0,
     )
     return CommittedPosition(
         channel,
@@ -213,6 +245,17 @@ def _window(record: InternalRecord, window_id: str) -> LossWindow:
         event_id=record.optional_text("event_id"),
         detail=record.mapping("detail"),
     )
+
+
+def _progress_key(channel: str, name: str) -> str:
+    return f"{PROGRESS_KEY}{channel}:{name}"
+
+
+def _progress(record: InternalRecord, key: str) -> ProgressEntry:
+    entry = ProgressEntry(record.text("channel"), record.text("name"), record.mapping("state"))
+    if key != _progress_key(entry.channel, entry.name):
+        record.refuse("key and content differ")
+    return entry
 
 
 def _to_base64(data: bytes | None) -> str | None:

@@ -21,6 +21,9 @@ STREAM_PREFIX = "changes:"
 COMMIT_PRECISION_MS = 999
 """Commit times were only ever seen in whole seconds (Pub/Sub API guide, real payloads)."""
 
+MAX_SCOPE = 10_000
+"""Ids a window names at most: its record must fit a Kafka message, and a scan is cheaper than so many reads by id."""
+
 _GAPS = {
     ChangeType.GAP_CREATE: "gap_create",
     ChangeType.GAP_UPDATE: "gap_update",
@@ -168,6 +171,25 @@ def window_for_first_start(channel: str, now_ms: int, *, preset: Preset = Preset
     )
 
 
+def window_for_new_object(channel: str, entity: str, at_ms: int) -> LossWindow:
+    """Return the window for all before an object's first event on a channel of several objects.
+
+    Args:
+        channel: the channel.
+        entity: object API name.
+        at_ms: commit time of its first event, epoch milliseconds.
+    """
+    return LossWindow(
+        window_id=f"start:{_digest(channel.encode(), entity.encode(), str(at_ms).encode())}",
+        stream=stream_of(channel),
+        reason="no_snapshot",
+        from_ms=None,
+        to_ms=at_ms,
+        entity=entity,
+        detail={"started_at": "first event"},
+    )
+
+
 def window_for_forced_position(
     channel: str,
     old_position: Position | None,
@@ -203,6 +225,39 @@ def window_for_forced_position(
         to_ms=now_ms if new_position.resumable else None,
         entity=entity_of_channel(channel),
         detail=detail,
+    )
+
+
+def window_for_reconciliation(
+    channel: str,
+    entity: str,
+    record_ids: Iterable[str],
+    from_ms: int,
+    to_ms: int,
+    *,
+    digest: str = "",
+) -> LossWindow:
+    """Return the window for records whose state does not agree with Salesforce's rows.
+
+    Args:
+        channel: the channel.
+        entity: object API name.
+        record_ids: the records that differ; beyond ``MAX_SCOPE`` the window stands for the whole object.
+        from_ms: start of the compared hour, epoch milliseconds.
+        to_ms: its end.
+        digest: Salesforce's side of the comparison, so that the same hour that differs anew is another window.
+    """
+    ids = tuple(sorted(set(record_ids)))
+    facts = (channel, entity, str(from_ms), str(to_ms), digest, *ids)
+    return LossWindow(
+        window_id=f"reconcile:{_digest(*(fact.encode() for fact in facts))}",
+        stream=stream_of(channel),
+        reason="reconciliation",
+        from_ms=from_ms,
+        to_ms=to_ms,
+        record_ids=ids if len(ids) <= MAX_SCOPE else (),
+        entity=entity,
+        detail={"differing": len(ids), "digest": digest},
     )
 
 

@@ -20,15 +20,18 @@ from consumer.delivery.positions import (
     CommittedPosition,
     Meta,
     PositionsEntry,
+    ProgressEntry,
     Removed,
     decode_entry,
     encode_entry,
+    progress_entry,
     require_same,
     window_closed,
 )
 from consumer.delivery.windows import window_for_first_start
 from consumer.errors import ForeignStateError
 from consumer.position import Position, Preset
+from consumer.tracking.arrivals import Progress
 from tests.delivery_values import CHANNEL, ORG, TOPICS, checked
 
 META = Meta("cluster", ORG)
@@ -36,6 +39,7 @@ COMMITTED = CommittedPosition(
     CHANNEL, Position(b"\x01", Preset.LATEST, b"\x02", ("e1", "e2"), 7), 1_790_000_000_000, 1_790_000_000_500, "host-1"
 )
 WINDOW = window_for_first_start(CHANNEL, 10)
+PROGRESS = ProgressEntry(CHANNEL, "scan:7", {"cursor": "0Mw1", "rows": 7})
 
 
 @pytest.mark.parametrize(
@@ -46,6 +50,9 @@ WINDOW = window_for_first_start(CHANNEL, 10)
         (replace(COMMITTED, position=Position(), last_event_ms=None), f"position:{CHANNEL}"),
         (WINDOW, f"window:{WINDOW.window_id}"),
         (window_closed(WINDOW.window_id), f"window:{WINDOW.window_id}"),
+        (PROGRESS, f"progress:{CHANNEL}:scan:7"),
+        (progress_entry(CHANNEL, Progress("scan:7", {"cursor": "a"})), f"progress:{CHANNEL}:scan:7"),
+        (progress_entry(CHANNEL, Progress("scan:7", done=True)), f"progress:{CHANNEL}:scan:7"),
     ],
 )
 def test_what_is_written_to_positions_is_read_back(entry: PositionsEntry, key: str) -> None:
@@ -106,6 +113,16 @@ def test_a_position_with_a_wrong_field_is_refused(name: str, wrong: object) -> N
 @pytest.mark.parametrize(("name", "wrong"), [("window_id", "x"), ("detail", []), ("record_ids", "x"), ("from_ms", "x")])
 def test_a_window_with_a_wrong_field_is_refused(name: str, wrong: object) -> None:
     record = encode_entry(TOPICS, WINDOW)
+    broken = orjson.dumps({**orjson.loads(record.value or b""), name: wrong})
+    with pytest.raises(ForeignStateError):
+        decode_entry(record.key, broken)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("channel", "/data/Other"), ("name", "scan:8"), ("name", None), ("state", []), ("state", None)]
+)
+def test_progress_with_a_wrong_field_is_refused(name: str, wrong: object) -> None:
+    record = encode_entry(TOPICS, PROGRESS)
     broken = orjson.dumps({**orjson.loads(record.value or b""), name: wrong})
     with pytest.raises(ForeignStateError):
         decode_entry(record.key, broken)

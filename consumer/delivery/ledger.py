@@ -1,0 +1,177 @@
+"""Records of the ``ledger`` topic: what the pollers remember of one record (``schemas/ledger.json``).
+
+It is written for every changed record, so what has its usual value is left out, and what follows from the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import orjson
+
+from consumer.delivery.envelope import MAX_RECORD_BYTES
+from consumer.delivery.internal import VERSION, InternalRecord, key_text
+from consumer.delivery.names import Topics
+from consumer.events import Json, OutboundRecord
+from consumer.tracking.history_match import CUT_AT
+from consumer.tracking.values import HistoryFact, LedgerEntry, Match, Refresh
+
+_VALUES = ("known", "old_unknown", "truncated_255", "not_stored")
+_ORIGINS = ("change_event", "history_row", "resync")
+_PRECISIONS = ("ms", "s")
+_REASONS = ("ended", "unknown")
+
+
+def encode_ledger(topics: Topics, entry: LedgerEntry) -> OutboundRecord:
+    """Return the record of an entry, a tombstone if there is nothing to remember."""
+    key = entry.record_id.encode()
+    if entry.empty:
+        return OutboundRecord(topics.ledger, key, None)
+    value: dict[str, Json] = {"v": VERSION, "entity": entry.entity}
+    if entry.facts:
+        value["facts"] = [_fact_fields(fact) for fact in entry.facts]
+    if entry.refresh is not None:
+        refresh = entry.refresh
+        value["refresh"] = {"due_ms": refresh.due_ms, "tries": refresh.tries, "reason": refresh.reason}
+    encoded = orjson.dumps(value)
+    if len(encoded) > MAX_RECORD_BYTES:
+        value["facts"] = [_cut(fields) for fields in value.get("facts", ())]
+        encoded = orjson.dumps(value)
+    return OutboundRecord(topics.ledger, key, encoded)
+
+
+def decode_ledger(key: bytes, value: bytes | None) -> LedgerEntry | None:
+    """Return the entry of a record as read; None for a tombstone.
+
+    Raises:
+        ForeignStateError: it is of a newer version, or not one of this service.
+    """
+    record_id = key_text(key)
+    if value is None:
+        return None
+    record = InternalRecord(record_id, value)
+    facts = tuple(_fact(record, record_id, fields) for fields in record.objects("facts"))
+    refresh = None
+    if record.has("refresh"):
+        read = _Fields(record, record.mapping("refresh"))
+        refresh = Refresh(read.number("due_ms"), read.number("tries"), read.one_of("reason", _REASONS))
+    return LedgerEntry(record.text("entity"), record_id, facts, refresh)
+
+
+def _fact_fields(fact: HistoryFact) -> dict[str, Json]:
+    usual_id = _usual_change_id(fact.event_id, fact.record_id, fact.field, fact.history_ids)
+    named = (
+        ("field", fact.field, None),
+        ("old", fact.old, None),
+        ("new", fact.new, None),
+        ("at", fact.changed_ms, None),
+        ("by", fact.changed_by, None),
+        ("event", fact.event_id, None),
+        ("seen", fact.seen_ms, None),
+        ("history_field", fact.history_field, fact.field),
+        ("change_id", fact.change_id, usual_id),
+        ("values", fact.values, "known"),
+        ("match", fact.match, Match.PENDING),
+        ("revision", fact.revision, 1),
+        ("final", fact.final, False),
+        ("rows", fact.history_ids, ()),
+        ("row_at", fact.row_ms, fact.changed_ms if fact.history_ids else None),
+        ("type", fact.value_type, None),
+        ("old_label", fact.old_label, None),
+        ("new_label", fact.new_label, None),
+        ("precision", fact.precision, "ms"),
+        ("origin", fact.origin, "change_event"),
+        ("window", fact.window_id, None),
+    )
+    return {name: value for name, value, usual in named if value != usual}
+
+
+def _usual_change_id(event_id: str | None, record_id: str, field: str, history_ids: tuple[str, ...]) -> str | None:
+    if event_id is not None:
+        return f"{event_id}:{record_id}:{field}"
+    return f"row:{history_ids[0]}" if history_ids else None
+
+
+def _fact(record: InternalRecord, record_id: str, given: Mapping[str, Json]) -> HistoryFact:
+    fields = _Fields(record, given)
+    field = fields.text("field")
+    event_id = fields.optional_text("event")
+    history_ids = fields.texts("rows")
+    change_id = fields.optional_text("change_id") or _usual_change_id(event_id, record_id, field, history_ids)
+    if change_id is None:
+        record.refuse("a fact has no change_id")
+    at = fields.number("at")
+    row_ms = fields.number("row_at", at) if history_ids else None
+    return HistoryFact(
+        change_id=change_id,
+        revision=fields.number("revision", 1),
+        final=fields.flag("final"),
+        record_id=record_id,
+        field=field,
+        history_field=fields.optional_text("history_field") or field,
+        old=given.get("old"),
+        new=given.get("new"),
+        value_type=fields.optional_text("type"),
+        values=fields.one_of("values", _VALUES, "known"),
+        old_label=fields.optional_text("old_label"),
+        new_label=fields.optional_text("new_label"),
+        changed_ms=at,
+        precision=fields.one_of("precision", _PRECISIONS, "ms"),
+        changed_by=fields.optional_text("by"),
+        origin=fields.one_of("origin", _ORIGINS, "change_event"),
+        match=Match(fields.one_of("match", tuple(Match), "pending")),
+        history_ids=history_ids,
+        event_id=event_id,
+        window_id=fields.optional_text("window"),
+        seen_ms=fields.number("seen"),
+        row_ms=row_ms,
+    )
+
+
+_T = TypeVar("_T")
+
+
+class _Fields:
+    """One object inside of a record; every getter checks the type."""
+
+    __slots__ = ("_fields", "_record")
+
+    def __init__(self, record: InternalRecord, fields: Mapping[str, Json]) -> None:
+        self._record = record
+        self._fields = fields
+
+    def text(self, name: str) -> str:
+        return self._checked(name, self._fields.get(name), str)
+
+    def optional_text(self, name: str) -> str | None:
+        return None if self._fields.get(name) is None else self.text(name)
+
+    def number(self, name: str, usual: int | None = None) -> int:
+        return self._checked(name, self._fields.get(name, usual), int)
+
+    def flag(self, name: str) -> bool:
+        return self._checked(name, self._fields.get(name, False), bool)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        return tuple(self._checked(name, item, str) for item in self._checked(name, self._fields.get(name, []), list))
+
+    def one_of(self, name: str, known: tuple[str, ...], usual: str | None = None) -> Any:
+        value = self._fields.get(name, usual)
+        if value not in known:
+            self._record.refuse(f"{name} has a value this service does not write")
+        return value
+
+    def _checked(self, name: str, value: Json, kind: type[_T]) -> _T:
+        if type(value) is not kind:
+            self._record.refuse(f"{name} is not of type {kind.__name__}")
+        checked: _T = value
+        return checked
+
+
+def _cut(fields: dict[str, Json]) -> dict[str, Json]:
+    """Return a fact whose texts are no longer than what a row can be compared with."""
+    long = [name for name in ("old", "new") if isinstance(fields.get(name), str) and len(fields[name]) > CUT_AT]
+    if not long:
+        return fields
+    return {**fields, **{name: fields[name][:CUT_AT] for name in long}, "values": "truncated_255"}

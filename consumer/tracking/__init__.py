@@ -1,0 +1,1 @@
+"""What changes mean: images before and after, field history, repairs, and what is proven. Pure: time is an argument."""

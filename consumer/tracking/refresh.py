@@ -1,0 +1,86 @@
+"""Reads by id that are owed to a record: after a session has ended, or because something of it is not known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from consumer.tracking.changes import TrackedChange
+from consumer.tracking.values import EntityFacts, RecordState, Refresh
+
+SESSION: Final = "MessagingSession"
+ENDED: Final = "Ended"
+
+_AGAIN_MS: Final = (60_000, 300_000, 1_800_000)
+"""After each read without metrics; the platform makes them some time after the end (Object Reference)."""
+
+
+def after_event(
+    entity: str,
+    change: TrackedChange,
+    state: RecordState | None,
+    refresh_after_ms: int,
+    *,
+    facts: EntityFacts | None = None,
+    owed: Refresh | None = None,
+) -> Refresh | None:
+    """Return the read that a change makes due, None if it makes none due.
+
+    Args:
+        entity: object API name.
+        change: what became of the record.
+        state: its state since then.
+        refresh_after_ms: how long after its end a session is read.
+        facts: what is known of the object: fields that events never carry, or that the user may not see, are no
+            reason to read.
+        owed: what is owed already; a read after the end is not put before it.
+    """
+    if state is None or state.deleted:
+        return None
+    if entity == SESSION and state.image.get("Status") == ENDED and _moved_status(change):
+        return Refresh(change.stamp_ms + refresh_after_ms, 0, "ended")
+    if owed is not None or change.record_index is None or not _wanting(state, facts):
+        return None
+    return Refresh(change.stamp_ms, 0, "unknown")
+
+
+def after_read(refresh: Refresh, answered_ms: int, *, have_metrics: bool | None) -> Refresh | None:
+    """Return what is still owed after an answer, None for nothing.
+
+    The metrics of a session are read before its row, so that the row's answer ends what is owed, unless the metrics
+    have put it off; a change that came meanwhile can have put it off too.
+
+    Args:
+        refresh: what was owed.
+        answered_ms: the answer's ``Date`` + 1 s, epoch milliseconds.
+        have_metrics: whether metrics came; None for the answer with the row.
+    """
+    if refresh.due_ms > answered_ms:
+        return refresh
+    if have_metrics is None:
+        return None
+    if have_metrics or refresh.reason == "unknown":
+        return refresh
+    if refresh.tries >= len(_AGAIN_MS):
+        return None
+    return replace(refresh, due_ms=answered_ms + _AGAIN_MS[refresh.tries], tries=refresh.tries + 1)
+
+
+def _moved_status(change: TrackedChange) -> bool:
+    """Whether the change brought the status; a first row of a snapshot brings everything already."""
+    if change.op == "c":
+        return True
+    if change.op == "r" and change.before is None:
+        return False
+    named = any(each.field == "Status" for each in change.fields)
+    return named or "Status" in (change.changed_fields or ())
+
+
+def _wanting(state: RecordState, facts: EntityFacts | None) -> bool:
+    """Whether a read would tell something that is not known; suspect fields have a repair of their own."""
+    unknown = set(state.unknown)
+    if facts is None:
+        return bool(unknown)
+    if facts.visible is not None:
+        unknown &= facts.visible
+    return bool(unknown - facts.not_in_events)
