@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from consumer import __version__
 from consumer.changes.fields import FieldPolicy
 from consumer.delivery.coverage import Coverage
 from consumer.delivery.envelope import Envelope
+from consumer.delivery.history import History
 from consumer.delivery.names import Topics
 from consumer.delivery.quarantine import Quarantine
 from consumer.errors import ConfigError
+from consumer.intake import Encoders, Intake, Known
+from consumer.ports import Restored
 from consumer.processor import Processor
 from consumer.records import InternalRecords
-from consumer.settings import FieldSettings
+from consumer.settings import FieldSettings, HistorySettings, TrackingSettings
+from consumer.store.codec import Codec
+from consumer.store.wire import codec_of
+from consumer.tracking.history import HistoryTracker
+from consumer.tracking.states import States
+from consumer.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +54,64 @@ class Assembly:
         """
         return InternalRecords(channel, self.topics, Coverage(self.org_id, self.topics), self.worker, partition)
 
-    def processor(self, records: InternalRecords) -> Processor:
-        """Return a new processor for the channel of ``records``."""
-        envelope = Envelope(self.org_id, self.service_name, __version__, self.topics)
+    def processor(
+        self, channel: str, records: InternalRecords, states: States, restored: Restored, times: TrackingTimes
+    ) -> Processor:
+        """Return a new processor.
+
+        Args:
+            channel: whose events it processes.
+            records: the channel's internal records.
+            states: what is known of records.
+            restored: what Kafka knows of the subscription.
+            times: how long facts and reads wait.
+        """
+        epoch = 0 if restored.position is None else restored.position.epoch
+        encoders = Encoders(
+            Envelope(self.org_id, self.service_name, __version__, self.topics),
+            History(self.org_id, self.topics),
+            Coverage(self.org_id, self.topics),
+            records,
+        )
+
+        def history(window_of: Callable[[str, str, int], str | None]) -> HistoryTracker:
+            return HistoryTracker(
+                states, confirm_within_ms=times.confirm_within, overlap_ms=times.overlap, window_of=window_of
+            )
+
+        intake = Intake(
+            channel,
+            states,
+            Tracker(states, epoch=epoch),
+            history,
+            encoders,
+            known=Known(restored.windows, restored.progress),
+            refresh_after_ms=times.refresh_after,
+            snapshots=times.snapshots,
+        )
         quarantine = Quarantine(self.org_id, self.topics, allow_raw=self.allow_raw)
-        return Processor(self.policy, envelope, quarantine, records)
+        return Processor(self.policy, quarantine, records, intake)
+
+    def codec(self) -> Codec:
+        """Return how states and ledger entries become records, and come back."""
+        return codec_of(self.topics, self.org_id)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingTimes:
+    """How long facts and reads wait, milliseconds; the defaults are those of the settings.
+
+    Attributes:
+        confirm_within: how long a change waits for its history row.
+        overlap: how far each history poll reaches back.
+        refresh_after: how long after its end a session is read again.
+        snapshots: whether objects are read as a whole when they first appear.
+    """
+
+    confirm_within: int = HistorySettings().confirm_within
+    overlap: int = HistorySettings().overlap
+    refresh_after: int = TrackingSettings().refresh_after
+    snapshots: bool = False
 
 
 def field_policy(settings: FieldSettings) -> FieldPolicy:

@@ -75,8 +75,12 @@ class EventBuffer:
         self._closed = True
         self._filled.set()
 
+    def poke(self) -> None:
+        """Wake the taker although nothing was put: something else waits for it."""
+        self._filled.set()
+
     async def wait_filled(self) -> None:
-        """Return as soon as there is an item, or the buffer is closed."""
+        """Return as soon as there is an item, the buffer is closed, or the taker was poked."""
         await self._filled.wait()
 
     async def wait_drained(self) -> None:

@@ -75,8 +75,9 @@ async def open_salesforce(
         ConfigError: certificates can't be read.
     """
     org, pubsub = settings.salesforce, settings.pubsub
+    org_clock = OrgClock(clock.now_ms)
     async with (
-        open_http(org.ca_file) as http,
+        open_http(org.ca_file, on_date=org_clock.observe) as http,
         task_group() as tasks,
         pubsub_channel(pubsub.endpoint, tls=pubsub.tls, ca_file=org.ca_file) as channel,
     ):
@@ -87,7 +88,7 @@ async def open_salesforce(
             tokens,
             org.api_version,
             governor=Governor(settings.tracking.api_reserve, time.monotonic),
-            clock=OrgClock(clock.now_ms),
+            clock=org_clock,
             random=random.random,
             monotonic_s=time.monotonic,
         )

@@ -14,6 +14,7 @@ from consumer.delivery.control import (
     Pause,
     Resume,
     RetryQuarantine,
+    TakeSnapshot,
     Withdrawn,
     command_key,
     decode_command,
@@ -73,7 +74,7 @@ class Commands:
                     yield self._telling(entry)
 
     def _telling(self, command: Command) -> Command:
-        if not isinstance(command, RetryQuarantine):
+        if not isinstance(command, RetryQuarantine | TakeSnapshot):
             self._told.add(command)
         return command
 
@@ -96,9 +97,16 @@ class Commands:
                 asked = [(each, each.retry(command.window_ids or ())) for each in subscriptions]
                 for _, finished in asked:
                     tasks.create_task(self._withdraw(command, finished, asked))
+            case TakeSnapshot():
+                asked = [(each, each.snapshot(command)) for each in subscriptions]
+                for _, finished in asked:
+                    tasks.create_task(self._withdraw(command, finished, asked))
 
     async def _withdraw(
-        self, command: RetryQuarantine, finished: asyncio.Event, asked: Sequence[tuple[Subscription, asyncio.Event]]
+        self,
+        command: RetryQuarantine | TakeSnapshot,
+        finished: asyncio.Event,
+        asked: Sequence[tuple[Subscription, asyncio.Event]],
     ) -> None:
         """Take a command back once all that work here have carried it out, so that a restart does not do it again."""
         await finished.wait()

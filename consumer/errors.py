@@ -219,3 +219,36 @@ class RecordingError(ServiceError):
 
 class EmulatorError(ServiceError):
     """The emulated org can't do what the scenario or control call asked."""
+
+
+class SalesforceApiError(ServiceError):
+    """A call of the REST or Bulk API failed; ``code`` is Salesforce's errorCode, empty when there was none."""
+
+    def __init__(self, message: str, advice: str = "", *, code: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(message, advice)
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class SessionRefusedError(SalesforceApiError):
+    """The access token is not accepted; a new one may be."""
+
+
+class SalesforceUnavailableError(SalesforceApiError):
+    """No usable answer came; ask again later."""
+
+
+class QuotaError(SalesforceApiError):
+    """The org's daily API calls are used up, or only the reserve for repairs is left."""
+
+
+class QueryRefusedError(SalesforceApiError):
+    """The org will not answer this question: an object or field is unknown or not permitted, or a cursor is gone."""
+
+
+class RowError(SalesforceApiError):
+    """A row holds a value that its schema and describe do not allow."""
+
+
+class StoreError(ServiceError):
+    """The local state store can't be used: its path can't be written, or the disk is full."""

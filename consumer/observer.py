@@ -11,12 +11,13 @@ from consumer.delivery.windows import quarantine_reason
 from consumer.errors import PubSubError, ServiceError
 from consumer.events import LossWindow, ReceivedEvent
 from consumer.health.state import Role, SubscriptionHealth
+from consumer.outcome import Outcome
 from consumer.pipeline import Pipeline
 from consumer.ports import Batch, Restored
 from consumer.position import Position
-from consumer.processor import Outcome
 from consumer.reactions import Reaction, advice_for
 from consumer.telemetry import SubscriptionMetrics
+from consumer.tracking.arrivals import Arrival
 
 _SUMMARY_EVERY_MS = 30_000
 
@@ -40,7 +41,8 @@ class SubscriptionObserver:
         self._log = structlog.get_logger("consumer").bind(channel=channel)
         self._windows: set[str] = set()
         self._processed = self._committed = 0
-        self._uncommitted: deque[tuple[int, ReceivedEvent, Outcome]] = deque()
+        self._uncommitted: deque[tuple[int, ReceivedEvent | None, Outcome]] = deque()
+        self._scan_told_ms = 0
         self._position: Position | None = None
         self._last: tuple[int, int] | None = None
         self._connected = False
@@ -93,8 +95,15 @@ class SubscriptionObserver:
         if outcome.event_ms is not None:
             self._last = (outcome.event_ms, event.received_ms)
         self._processed += 1
-        if outcome.window is not None or outcome.error is not None:
+        if outcome.opened or outcome.closed or outcome.error is not None:
             self._uncommitted.append((self._processed, event, outcome))
+
+    def arrived(self, arrival: Arrival, outcome: Outcome) -> None:
+        """A read of the org was taken in; it is not committed yet."""
+        if outcome.opened or outcome.closed:
+            self._uncommitted.append((self._processed, None, outcome))
+        kind = type(arrival).__name__
+        self._log.debug("arrival.taken_in", kind=kind, records=len(outcome.records))
 
     def repeated(self, event: ReceivedEvent) -> None:
         """A repeat was dropped."""
@@ -131,6 +140,39 @@ class SubscriptionObserver:
             health.own_lag_ms = max(0, now_ms - received_ms)
         self._summarise(batch.events, now_ms)
 
+    # The reads of the org.
+
+    def api_call_failed(self, job: str, error: ServiceError, delay_s: float) -> None:
+        """A read failed and is tried again."""
+        self._metrics.api_failed(type(error).__name__)
+        self._log.warning(
+            "read.failed", job=job, reason=error.message, advice=advice_for(error), next_try_s=round(delay_s, 1)
+        )
+
+    def scanning(self, job: str, entity: str, rows: int, total: int | None) -> None:
+        """A snapshot or resync got on."""
+        before = self._health.scans.get(job, {}).get("rows", 0)
+        self._metrics.scanned(rows - (before if isinstance(before, int) else 0))
+        self._health.scans[job] = {"entity": entity, "rows": rows, "total": total}
+        now_ms = self._now_ms()
+        if now_ms - self._scan_told_ms >= _SUMMARY_EVERY_MS:
+            self._scan_told_ms = now_ms
+            self._log.info("scan.progress", job=job, entity=entity, rows=rows, total=total)
+
+    def scanned(self, job: str, entity: str, rows: int, seconds: float) -> None:
+        """A snapshot or resync is complete."""
+        self._health.scans.pop(job, None)
+        self._log.info("scan.complete", job=job, entity=entity, rows=rows, seconds=round(seconds, 1))
+
+    def not_available(self, what: str, entity: str, error: ServiceError) -> None:
+        """Something can't be read in this org; reported once, lived with."""
+        text = f"{what} of {entity}: {error.message}"
+        if text not in self._health.unavailable:
+            self._health.unavailable.append(text)
+            self._log.warning(
+                "read.not_available", what=what, entity=entity, reason=error.message, advice=advice_for(error)
+            )
+
     # The supervisor.
 
     def restored(self, restored: Restored) -> None:
@@ -159,6 +201,7 @@ class SubscriptionObserver:
         self._metrics.halted(None)
         self._metrics.paused(paused=False)
         self._metrics.buffered(lambda: pipeline.buffer.events)
+        self._health.scans.clear()
         self._health.become(Role.STARTING)
 
     def failed(self, error: ServiceError, reaction: Reaction, delay_s: float) -> None:
@@ -205,11 +248,16 @@ class SubscriptionObserver:
         else:
             self._log.warning("quarantine.still_bad", event_id=event.event_id, reason=error.message)
 
-    def _took_effect(self, event: ReceivedEvent, outcome: Outcome) -> None:
+    def _took_effect(self, event: ReceivedEvent | None, outcome: Outcome) -> None:
         """Tell of a loss window and of a quarantined event once they are durable, not when they may still be undone."""
-        if outcome.window is not None:
-            self._windows.add(outcome.window.window_id)
-        if outcome.error is not None:
+        for window in outcome.opened:
+            self._windows.add(window.window_id)
+            if outcome.error is None:
+                self._log.warning("loss_window.opened", window_id=window.window_id, reason=window.reason)
+        for window_id in outcome.closed:
+            self._windows.discard(window_id)
+            self._log.info("loss_window.closed", window_id=window_id)
+        if outcome.error is not None and event is not None:
             self._quarantined(event, outcome.error)
 
     def _quarantined(self, event: ReceivedEvent, error: ServiceError) -> None:

@@ -1,16 +1,16 @@
 """The one loop: take from the buffer, process, batch, commit. Knows ports, not adapters.
 
 One :class:`Pipeline` lives for one *generation*: from reading the committed position to the first failed
-transaction, pause or stop. Three tasks share the work, so that round trips overlap with computing: the stream
-fills the buffer, the processing loop cuts batches, the committer sends one transaction after the other.
+transaction, pause or stop. Tasks share the work, so that round trips overlap with computing: the stream fills the
+buffer, the upkeep fills the inbox, the processing loop cuts batches, the committer sends one transaction after the
+other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from consumer.backoff import Backoff
 from consumer.buffer import EventBuffer
@@ -23,13 +23,18 @@ from consumer.errors import (
     ServiceError,
     TokenRefusedError,
 )
-from consumer.events import OutboundRecord, ReceivedEvent, StreamItem
+from consumer.events import Keepalive, OutboundRecord, ReceivedEvent, StreamItem
 from consumer.flood import FloodGuard
-from consumer.ports import Batch, EventStream, Restored, SchemaSource, Sink
-from consumer.position import Position
-from consumer.processor import Outcome, Processor
+from consumer.inbox import Inbox
+from consumer.outcome import Outcome
+from consumer.pipeline_parts import Clocks, Limits, PipelineObserver, PositionEncoder, ReadUnknown
+from consumer.ports import Batch, Delta, EventStream, Restored, SchemaSource, Sink, Store
+from consumer.position import Position, Preset
+from consumer.processor import Decoded, Processor
 from consumer.recent import RecentEvents
-from consumer.tasks import task_group
+from consumer.tasks import cancel, task_group
+from consumer.tracking.arrivals import Arrival
+from consumer.tracking.spans import complete_after_event, complete_after_keepalive
 
 _TAKE = 100
 """Items taken from the buffer at a time, so that the stream's task gets its turn in between."""
@@ -43,63 +48,8 @@ _SUSPICION_EVENTS = 200
 _SCHEMA_PATIENCE_MS = 6 * 3_600_000
 """How long an event waits for its schema before it goes to quarantine."""
 
-
-class PipelineObserver(Protocol):
-    """What the pipeline tells the world; no call may fail or wait."""
-
-    def processed(self, event: ReceivedEvent, outcome: Outcome) -> None:
-        """An event was processed; it is not committed yet."""
-
-    def repeated(self, event: ReceivedEvent) -> None:
-        """An event was recognised as a repeat and dropped."""
-
-    def waiting_for_schema(self, schema_id: str, error: ServiceError) -> None:
-        """The stream is held up by a schema."""
-
-    def committed(self, batch: Batch, last_event_ms: int | None, seconds: float) -> None:
-        """A batch is durable."""
-
-
-class PositionEncoder(Protocol):
-    """Makes the internal record that holds the position."""
-
-    def __call__(self, position: Position, last_event_ms: int | None, committed_ms: int) -> OutboundRecord:
-        """Return the record of the ``positions`` topic."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The pipeline's numbers.
-
-    Attributes:
-        max_records: records after which a batch is cut.
-        max_bytes: value bytes after which a batch is cut.
-        max_age_ms: age after which a batch is cut, milliseconds.
-        buffer_events: events held between the stream and the pipeline.
-        buffer_bytes: payload bytes after which no more credits are granted.
-    """
-
-    max_records: int
-    max_bytes: int
-    max_age_ms: int
-    buffer_events: int
-    buffer_bytes: int = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Time as the pipeline needs it; passed in, so that tests own it.
-
-    Attributes:
-        now_ms: wall clock, epoch milliseconds.
-        monotonic: seconds that never go back.
-        random: a number in [0, 1).
-    """
-
-    now_ms: Callable[[], int]
-    monotonic: Callable[[], float]
-    random: Callable[[], float]
+_QUIET_S = 10.0
+"""A stream without events for so long has caught up; LATEST takes effect some seconds late."""
 
 
 @dataclass(slots=True)
@@ -108,7 +58,25 @@ class _OpenBatch:
 
     records: list[OutboundRecord] = field(default_factory=list)
     events: int = 0
+    arrivals: int = 0
     suspect_since_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Handed:
+    """A batch on its way to the committer.
+
+    Attributes:
+        batch: the batch.
+        delta: what it changes in the local store.
+        last_event_ms: commit time of its last event.
+        arrivals: how many arrivals were taken in up to it.
+    """
+
+    batch: Batch
+    delta: Delta
+    last_event_ms: int | None
+    arrivals: int
 
 
 class _HeldUpError(Exception):
@@ -122,20 +90,24 @@ class Pipeline:
         stream: where events come from.
         schemas: where unknown writer schemas are fetched.
         sink: where batches are committed; already opened.
-        processor: turns an event into records.
+        processor: turns events and arrivals into records.
+        store: the tracked states.
+        read_unknown: reads records that nothing is known of; None leaves their changes partial.
         encode_position: makes the position's own record.
         limits: batch and buffer sizes.
         clocks: time and randomness.
         observer: is told what happened.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is a port or a choice of its own, and all are given by name
         self,
         *,
         stream: EventStream,
         schemas: SchemaSource,
         sink: Sink,
         processor: Processor,
+        store: Store,
+        read_unknown: ReadUnknown | None,
         encode_position: PositionEncoder,
         limits: Limits,
         clocks: Clocks,
@@ -145,6 +117,8 @@ class Pipeline:
         self._schemas = schemas
         self._sink = sink
         self._processor = processor
+        self._store = store
+        self._read_unknown = read_unknown
         self._encode_position = encode_position
         self._limits = limits
         self._clocks = clocks
@@ -152,13 +126,20 @@ class Pipeline:
         self._buffer = EventBuffer(limits.buffer_events, limits.buffer_bytes)
         self._cutter = BatchCutter(limits.max_records, limits.max_bytes, limits.max_age_ms)
         self._batch = _OpenBatch()
-        self._handoff: asyncio.Queue[tuple[Batch, int | None] | None] = asyncio.Queue(1)
+        self.inbox = Inbox(self._buffer.poke)
+        self._handoff: asyncio.Queue[_Handed | None] = asyncio.Queue(1)
         self._guard = FloodGuard()
         self._commits = 0
         self._drain = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._failure: ServiceError | None = None
         self._last_event_ms: int | None = None
+        self._complete_to_ms: int | None = None
+        self.changed = asyncio.Event()
+        self._news = processor.intake.news
+        self._caught_up = asyncio.Event()
+        self._items = 0
+        self._at_the_beginning = False
 
     @property
     def buffer(self) -> EventBuffer:
@@ -183,12 +164,34 @@ class Pipeline:
         if self._reader is not None:
             self._reader.cancel()
 
-    async def run(self, restored: Restored, start: Position, *, accept_flood: bool = False) -> None:
+    async def caught_up(self) -> None:
+        """Wait until the stream has delivered what was retained, or has been quiet for some seconds.
+
+        After a resumption there is nothing to wait for.
+        """
+        while not self._caught_up.is_set():
+            before = self._items
+            try:
+                async with asyncio.timeout(_QUIET_S):
+                    await self._caught_up.wait()
+            except TimeoutError:
+                if self._items == before:
+                    self._caught_up.set()
+
+    async def run(
+        self,
+        restored: Restored,
+        start: Position,
+        *,
+        accept_flood: bool = False,
+        upkeep: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Stream, process and commit until drained.
 
         Args:
             restored: what the sink read from Kafka.
             start: the position to subscribe at.
+            upkeep: reads the org and fills the inbox until cancelled.
             accept_flood: whether the operator wants the flood that is coming put into quarantine.
 
         Raises:
@@ -198,13 +201,20 @@ class Pipeline:
         self._recent = RecentEvents(restored.recent_event_ids)
         self._guard = FloodGuard(accepted=accept_flood)
         self._last_event_ms = restored.last_event_ms
+        self._at_the_beginning = start.replay_id is None and start.preset is Preset.EARLIEST
+        self._began_org_ms = self._clocks.org_ms()
+        if start.replay_id is not None:
+            self._caught_up.set()
         async with task_group() as group:
             group.create_task(self._commit_all())
             self._reader = group.create_task(self._read(start))
+            aside = None if upkeep is None else group.create_task(_until_cancelled(upkeep))
             if self._drain.is_set():
                 self._reader.cancel()
             await self._process_all()
             self._reader.cancel()
+            if aside is not None:
+                await cancel(aside)
             await self._handoff.put(None)
         if self._failure is not None:
             raise self._failure
@@ -221,15 +231,19 @@ class Pipeline:
         try:
             while True:
                 items = self._buffer.take(_TAKE)
-                for item in items:
-                    await self._accept(item)
-                if not items:
-                    if self._buffer.closed:
-                        break
+                self._items += len(items)
+                await self._accept(items)
+                if self._buffer.closed and not items:
+                    break
+                arrival = self.inbox.take()
+                if arrival is not None:
+                    self._arrive(arrival)
+                idle = not items and arrival is None
+                if idle:
                     await self._wait()
                 if self._wait_ms() == 0:
                     await self._cut()
-                elif items:
+                elif not idle:
                     await asyncio.sleep(0)
         except _HeldUpError:
             pass
@@ -238,49 +252,119 @@ class Pipeline:
             return
         await self._cut()
 
-    async def _accept(self, item: StreamItem) -> None:
-        if not isinstance(item, ReceivedEvent):
-            self._position = self._position.after_keepalive(item.replay_id)
-            self._cutter.add(0, 0, self._monotonic_ms())
-            return
-        if self._recent.is_repeat(item.event_id):
-            self._observer.repeated(item)
-            return
-        if not self._processor.knows(item.schema_id):
-            await self._learn(item)
-        outcome = self._processor.process(item)
-        bad = outcome.error is not None
+    async def _accept(self, items: Sequence[StreamItem]) -> None:
+        """Process stream items in order; what several events need from the org is asked for at once."""
+        decoded: list[Decoded] = []
+        self._processor.intake.skew_ms = self._clocks.org_ms() - self._clocks.now_ms()
+        for item in items:
+            if isinstance(item, Keepalive):
+                await self._apply(decoded)
+                decoded = []
+                self._keepalive(item)
+                continue
+            repeated = self._recent.is_repeat(item.event_id)
+            if self._at_the_beginning:
+                await self._begin(item, repeated=repeated)
+            if repeated:
+                self._observer.repeated(item)
+                continue
+            if not self._processor.knows(item.schema_id):
+                await self._apply(decoded)
+                decoded = []
+                await self._learn(item)
+            decoded.append(self._processor.decode(item))
+        await self._apply(decoded)
+
+    def _keepalive(self, item: Keepalive) -> None:
+        self._position = self._position.after_keepalive(item.replay_id)
+        self._cutter.add(0, 0, self._monotonic_ms())
+        skew_ms = self._clocks.org_ms() - self._clocks.now_ms()
+        self._complete_to_ms = complete_after_keepalive(item.received_ms + skew_ms)
+        self._caught_up.set()
+
+    async def _begin(self, item: ReceivedEvent, *, repeated: bool) -> None:
+        """See where the retained events begin: that is where a lost position's loss ends, if there is any.
+
+        An event that can't be read does not say when it was committed; the next one does.
+        """
+        intake = self._processor.intake
+        if repeated:
+            outcome = intake.nothing_lost(item.received_ms)
+        else:
+            if not self._processor.knows(item.schema_id):
+                await self._learn(item)
+            change = self._processor.decode(item).change
+            if change is None:
+                return
+            outcome = intake.begun_at(change.header.commit_ms, self._clocks.org_ms())
+        self._at_the_beginning = False
+        self._batch.records.extend(outcome.records)
+        self._cutter.add(len(outcome.records), outcome.size, self._monotonic_ms())
+
+    async def _apply(self, decoded: Sequence[Decoded]) -> None:
+        if self._read_unknown is not None and decoded:
+            unknown = self._processor.unknown(decoded)
+            if unknown:
+                for read in await self._read_unknown(unknown):
+                    self._processor.arrive(read)
+        for each in decoded:
+            await self._apply_one(each)
+
+    async def _apply_one(self, decoded: Decoded) -> None:
+        bad = decoded.change is None
+        # A batch is cut before an event is tracked, never after: its states must be those of its own events.
         if bad and self._batch.suspect_since_ms is None:
             # What was good before it must not wait for the verdict on it.
             await self._cut()
             self._batch.suspect_since_ms = self._monotonic_ms()
+        elif self._batch.suspect_since_ms is None and not self._cutter.fits(
+            decoded.records, len(decoded.event.payload)
+        ):
+            await self._cut()
+        outcome = self._processor.apply(decoded)
         self._guard.observe(bad=bad)
         if bad and self._guard.flooding:
             raise FloodError(
-                f"Too many events of {item.topic} can't be processed; the last one: {outcome.error}",
+                f"Too many events of {decoded.event.topic} can't be processed; the last one: {outcome.error}",
                 "Nothing of the flood was committed; look at it with `session-consumer record` and `verify`, "
                 "then `session-consumer resume`, with --accept-flood to put them into quarantine.",
             )
-        suspect = self._batch.suspect_since_ms is not None
-        if not suspect and not self._cutter.fits(len(outcome.records), outcome.size):
-            await self._cut()
-        self._add(item, outcome)
+        self._add(decoded.event, outcome)
+
+    def _arrive(self, arrival: Arrival) -> None:
+        outcome = self._processor.arrive(arrival)
+        self._batch.records.extend(outcome.records)
+        self._batch.arrivals += 1
+        self._cutter.add(len(outcome.records), outcome.size, self._monotonic_ms())
+        self._observer.arrived(arrival, outcome)
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        """Wake the upkeep when a window opened or closed, or an object appeared."""
+        news = self._processor.intake.news
+        if news != self._news:
+            self._news = news
+            self.changed.set()
 
     def _add(self, event: ReceivedEvent, outcome: Outcome) -> None:
         self._position = self._position.after_event(event.event_id, event.replay_id)
         if outcome.event_ms is not None:
             self._last_event_ms = outcome.event_ms
+            self._complete_to_ms = complete_after_event(outcome.event_ms)
+            if outcome.event_ms >= self._began_org_ms:
+                self._caught_up.set()
         self._batch.records.extend(outcome.records)
         self._batch.events += 1
         self._cutter.add(len(outcome.records), outcome.size, self._monotonic_ms())
         self._observer.processed(event, outcome)
+        self._tell_news()
 
     def _monotonic_ms(self) -> int:
         return int(self._clocks.monotonic() * 1000)
 
     def _wait_ms(self) -> int | None:
         """Return the milliseconds until the batch must be cut, None while nothing is to be cut."""
-        if self._cutter.empty or not self._position.resumable:
+        if not self._may_cut:
             return None
         suspect_since_ms = self._batch.suspect_since_ms
         if suspect_since_ms is not None:
@@ -297,22 +381,38 @@ class Pipeline:
         except TimeoutError:
             return
 
+    @property
+    def _may_cut(self) -> bool:
+        """Whether there is something to commit, and a position to commit it with.
+
+        What was read of the org does not wait for the first position of LATEST: should it never come, the next
+        start says what it skips.
+        """
+        return not self._cutter.empty and (self._position.resumable or self._batch.arrivals > 0)
+
     async def _cut(self) -> None:
-        if self._cutter.empty or not self._position.resumable:
+        if not self._may_cut:
             return
         batch = self._batch
         self._batch = _OpenBatch()
         self._cutter.restart()
-        batch.records.append(self._encode_position(self._position, self._last_event_ms, self._clocks.now_ms()))
-        await self._handoff.put((Batch(batch.records, batch.events, self._position), self._last_event_ms))
+        now_ms = self._clocks.now_ms()
+        if self._complete_to_ms is not None:
+            batch.records.extend(self._processor.intake.stream_reached(self._complete_to_ms, self._clocks.org_ms()))
+        delta = self._store.cut()
+        batch.records.extend(delta.records)
+        batch.records.append(self._encode_position(self._position, self._last_event_ms, now_ms))
+        whole = Batch(batch.records, batch.events, self._position)
+        await self._handoff.put(_Handed(whole, delta, self._last_event_ms, self.inbox.taken))
 
     async def _commit_all(self) -> None:
         while (handed := await self._handoff.get()) is not None:
-            batch, last_event_ms = handed
             began = self._clocks.monotonic()
-            await self._sink.commit(batch)
+            offsets = await self._sink.commit(handed.batch)
             self._commits += 1
-            self._observer.committed(batch, last_event_ms, self._clocks.monotonic() - began)
+            self._observer.committed(handed.batch, handed.last_event_ms, self._clocks.monotonic() - began)
+            self._store.merge(handed.delta, offsets)
+            await self.inbox.committed(handed.arrivals)
 
     async def _learn(self, event: ReceivedEvent) -> None:
         """Fetch the event's schema, however long it takes: an event is never skipped for want of one."""
@@ -345,3 +445,7 @@ class Pipeline:
         except TimeoutError:
             return
         raise _HeldUpError
+
+
+async def _until_cancelled(work: Callable[[], Awaitable[None]]) -> None:
+    await work()

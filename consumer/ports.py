@@ -335,10 +335,6 @@ class RecordSource(Protocol):
         """Read rows with from <= SystemModstamp < to, deleted ones included, ordered by (SystemModstamp, Id)."""
         ...
 
-    async def stamps(self, entity: str, from_ms: int, to_ms: int, cursor: str | None) -> RowsPage:
-        """Read only LastModifiedDate of the rows that :meth:`modified` would read."""
-        ...
-
     async def deleted_ids(self, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
         """Return what was deleted in a span (getDeleted; 15 days back at most)."""
         ...

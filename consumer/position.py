@@ -31,6 +31,7 @@ class Position:
         redelivery_ms: when something made the server send old events again (lost or forced position), epoch
             milliseconds; None if nothing did. Until the retention has passed since then, the ids of all
             retained events are read back at start.
+        epoch: counts lost positions; commit numbers may restart where one ends.
     """
 
     replay_id: bytes | None = None
@@ -38,17 +39,18 @@ class Position:
     beyond_replay_id: bytes | None = None
     beyond: tuple[str, ...] = ()
     redelivery_ms: int | None = None
+    epoch: int = 0
 
     def after_event(self, event_id: str, replay_id: bytes) -> Position:
         """Return the position once this event is done too; it must follow in delivery order."""
         if replay_id == self.beyond_replay_id:
             return replace(self, beyond=(*self.beyond, event_id))
         complete = self.replay_id if self.beyond_replay_id is None else self.beyond_replay_id
-        return Position(complete, self.preset, replay_id, (event_id,), self.redelivery_ms)
+        return Position(complete, self.preset, replay_id, (event_id,), self.redelivery_ms, self.epoch)
 
     def after_keepalive(self, replay_id: bytes) -> Position:
         """Return the position once the server said that everything up to ``replay_id`` was delivered."""
-        return Position(replay_id, self.preset, None, (), self.redelivery_ms)
+        return Position(replay_id, self.preset, None, (), self.redelivery_ms, self.epoch)
 
     @property
     def resumable(self) -> bool:

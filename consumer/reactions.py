@@ -99,6 +99,17 @@ _POLICIES: dict[type[errors.ServiceError], Policy] = {
         Reaction.HALT, "Look at the payloads with `verify`, then `resume`, with --accept-flood to quarantine them."
     ),
     errors.RecordingError: Policy(Reaction.STOP, "Record again."),
+    errors.SalesforceApiError: Policy(Reaction.RETRY, "Run `session-consumer check`.", _ONE_MINUTE_S),
+    errors.SessionRefusedError: Policy(Reaction.REAUTHENTICATE, "Run `session-consumer check` if it persists."),
+    errors.SalesforceUnavailableError: Policy(Reaction.RETRY, "Nothing to do: the question is asked again."),
+    errors.QuotaError: Policy(
+        Reaction.RETRY, "Raise the org's API limit, or lower the pace of polls in [rest].", _FIFTEEN_MINUTES_S
+    ),
+    errors.QueryRefusedError: Policy(
+        Reaction.RETRY, "Give the user read access to the object and its fields.", _ONE_MINUTE_S
+    ),
+    errors.RowError: Policy(Reaction.RETRY, "Report this with the log; the record is read again.", _ONE_MINUTE_S),
+    errors.StoreError: Policy(Reaction.RETRY, "Name a writable directory with room in state.path.", _ONE_MINUTE_S),
     errors.EmulatorError: Policy(Reaction.STOP, "Mend the scenario."),
 }
 

@@ -8,13 +8,13 @@ import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
 
 from consumer import __version__, clock
-from consumer.assembly import Assembly, field_policy
+from consumer.assembly import Assembly, TrackingTimes, field_policy
 from consumer.backoff import Backoff
 from consumer.connections import Salesforce, open_salesforce
 from consumer.control import Commands
@@ -30,13 +30,18 @@ from consumer.kafka.membership import Membership, group_id
 from consumer.kafka.quarantine import QuarantineTopic
 from consumer.kafka.topics import ensure_topics, planned_specs
 from consumer.observer import SubscriptionObserver
-from consumer.pipeline import Clocks, Limits
+from consumer.org_reads import OrgReads, ReadParts
+from consumer.pipeline_parts import Clocks, Limits
 from consumer.salesforce.schemas import SchemaCache
 from consumer.salesforce.stream import PubSubStream, Timing
+from consumer.salesforce.topics import get_topic
 from consumer.settings import Settings
+from consumer.store.file import Owner, store_directory
+from consumer.store.sqlite import SqliteStore
 from consumer.subscription import Choices, Parts, Subscription
 from consumer.tasks import cancel, task_group
 from consumer.telemetry import Metrics
+from consumer.upkeep.context import Pace
 
 _log = structlog.get_logger(__name__)
 
@@ -115,18 +120,31 @@ class Service:
             serve_health(self._settings.service.listen, self.health, self._metrics),
             open_salesforce(self._settings, count_login) as org,
         ):
+            self._metrics.api_usage(lambda: org.governor.usage)
             session = await org.tokens.get()
             found = await ensure_topics(self._cluster, planned_specs(self._topics, self._settings.kafka))
             partitions = found[self._topics.positions].partitions
-            channels = [
-                self._channel(channel, org, session.org_id, partitions) for channel in self._settings.pubsub.topics
-            ]
-            async with task_group() as group:
-                steering = group.create_task(self._steer(channels))
-                await self._work(channels, group_id(self._settings.service.name, session.org_id))
-                await cancel(steering)
+            with ExitStack() as stores:
+                channels = [
+                    self._channel(channel, org, session.org_id, partitions, stores)
+                    for channel in self._settings.pubsub.topics
+                ]
+                async with task_group() as group:
+                    steering = group.create_task(self._steer(channels))
+                    await self._work(channels, group_id(self._settings.service.name, session.org_id))
+                    await cancel(steering)
 
-    def _channel(self, channel: str, org: Salesforce, org_id: str, partitions: int) -> _Channel:
+    def _store(self, assembly: Assembly, channel: str, stores: ExitStack) -> SqliteStore:
+        settings = self._settings
+        owner = Owner(
+            settings.service.name, assembly.org_id, channel, settings.kafka.topic_prefix, settings.pubsub.topics
+        )
+        directory = store_directory(settings.state.path, os.environ)
+        store = SqliteStore(directory, owner, assembly.codec(), cache_records=settings.state.cache_records)
+        stores.callback(store.close)
+        return store
+
+    def _channel(self, channel: str, org: Salesforce, org_id: str, partitions: int, stores: ExitStack) -> _Channel:
         settings = self._settings
         owner = kafka_sink.Subscription(settings.service.name, org_id, channel, self._topics)
         partition = partition_for(owner.position_key, partitions)
@@ -144,18 +162,46 @@ class Service:
                 tap(item)
 
         timing = Timing(watchdog_s=settings.pubsub.watchdog_s)
+        schemas = SchemaCache(org.channel, channel, org.tokens, tap=schema_fetched)
+        store = self._store(assembly, channel, stores)
+        metrics.tracked(lambda: sum(store.records(entity) for entity in store.entities()))
+        clocks = Clocks(clock.now_ms, time.monotonic, random.random, org.clock.now_ms)
+        history, tracking = settings.history, settings.tracking
+        times = TrackingTimes(
+            history.confirm_within,
+            history.overlap,
+            tracking.refresh_after,
+            snapshots=settings.pubsub.start == "snapshot",
+        )
+
+        async def current_schema() -> tuple[str, str] | None:
+            schema_id = (await get_topic(org.channel, channel, org.tokens)).schema_id
+            return (schema_id, await schemas.fetch(schema_id)) if schema_id else None
+
+        reading = ReadParts(
+            channel=channel,
+            entity=self._topics.entity_of_channel(channel),
+            source=org.records(self._policy),
+            store=store,
+            current_schema=current_schema,
+            pace=_pace(settings),
+            clocks=clocks,
+            observer=observer,
+        )
         parts = Parts(
             stream=lambda: PubSubStream(org.channel, channel, org.tokens, timing=timing, observer=observer, tap=tap),
-            sink=lambda: kafka_sink.KafkaSink(self._cluster, owner),
-            processor=lambda: assembly.processor(records),
-            schemas=SchemaCache(org.channel, channel, org.tokens, tap=schema_fetched),
+            sink=lambda: kafka_sink.KafkaSink(self._cluster, owner, mirror=store),
+            processor=lambda restored: assembly.processor(channel, records, store, restored, times),
+            store=store,
+            aside=lambda: OrgReads(reading),
+            read_unknown=tracking.on_unknown == "read",
+            schemas=schemas,
             quarantine=QuarantineTopic(self._cluster, self._topics.quarantine),
             records=records,
         )
         batch = settings.batch
         limits = Limits(batch.max_records, batch.max_bytes, batch.max_age, settings.pubsub.buffer_events)
         choices = Choices(settings.pubsub.start, settings.pubsub.on_lost_position)
-        clocks = Clocks(clock.now_ms, time.monotonic, random.random)
         return _Channel(Subscription(channel, parts, choices, limits, clocks, observer), observer, partition)
 
     async def _work(self, channels: list[_Channel], group: str) -> None:
@@ -229,6 +275,23 @@ class Service:
                 await self._stop.wait()
         except TimeoutError:
             return
+
+
+def _pace(settings: Settings) -> Pace:
+    history, tracking = settings.history, settings.tracking
+    return Pace(
+        history_poll=history.poll,
+        history_overlap=history.overlap,
+        history_settle=history.settle,
+        confirm_within=history.confirm_within,
+        backfill=history.backfill,
+        refresh_after=tracking.refresh_after,
+        reconcile=tracking.reconcile,
+        reconcile_after=tracking.reconcile_after,
+        chunk_rows=tracking.chunk_rows,
+        bulk_above=tracking.bulk_above,
+        delete_grace=settings.state.delete_grace,
+    )
 
 
 async def _end(channel: _Channel) -> None:

@@ -135,7 +135,6 @@ class RetentionSettings(Group):
 
     changes: DurationMs = 30 * 86_400_000
     history: DurationMs = 400 * 86_400_000
-    """Of topics that are not written yet."""
     sharing: DurationMs = 400 * 86_400_000
     """Of topics that are not written yet."""
     feed: DurationMs = 30 * 86_400_000
@@ -212,6 +211,51 @@ class FieldSettings(Group):
         return self.allow_raw and ("allow_raw" in self.model_fields_set or not (self.drop or self.hash or self.mask))
 
 
+class StateSettings(Group):
+    """The local copy of the tracked state; losing it costs time, not data."""
+
+    path: Path | None = None
+    """Directory of the local store; by default $STATE_DIRECTORY (systemd), else ~/.local/state/session-consumer."""
+    cache_records: int = Field(default=20_000, ge=100)
+    """Record states kept in memory; the others are read from the disk when a change comes."""
+    delete_grace: DurationMs = 7 * 86_400_000
+    """How long the state of a deleted record stays, marked as deleted, before its tombstone."""
+
+
+class TrackingSettings(Group):
+    """Images before and after, and the reads that keep them complete."""
+
+    on_unknown: Literal["read", "partial"] = "read"
+    """Whether a record that nothing is known of is read by id before its change is sent."""
+    refresh_after: DurationMs = 60_000
+    """How long after its end a session is read again, for fields that events do not carry."""
+    reconcile: bool = True
+    """Whether every hour is compared with Salesforce."""
+    reconcile_after: DurationMs = 15 * 60_000
+    """How long after the end of an hour it is compared."""
+    chunk_rows: int = Field(default=2000, ge=200, le=2000)
+    """Rows of one chunk of a snapshot."""
+    bulk_above: int = Field(default=100_000, ge=0)
+    """Rows above which a snapshot uses the Bulk API."""
+    api_reserve: float = Field(default=0.1, ge=0, lt=1)
+    """Part of the org's daily API calls that only repairs may use."""
+
+
+class HistorySettings(Group):
+    """Field history, confirmed by Salesforce's own rows."""
+
+    poll: DurationMs = 60_000
+    """How often new rows are asked for."""
+    overlap: DurationMs = 5 * 60_000
+    """How far each question reaches back, for rows that were committed late with an older stamp."""
+    settle: DurationMs = 30_000
+    """The newest rows left out, because their second may still be filling."""
+    confirm_within: DurationMs = 10 * 60_000
+    """After this and a completed poll past it, a change without a row is ``event_only``."""
+    backfill: DurationMs = 400 * 86_400_000
+    """How far back history is read at a first start; 0 for not at all."""
+
+
 class ServiceSettings(Group):
     """The process itself."""
 
@@ -235,4 +279,7 @@ class Settings(Group):
     pubsub: PubSubSettings = PubSubSettings()
     batch: BatchSettings = BatchSettings()
     fields: FieldSettings = FieldSettings()
+    state: StateSettings = StateSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    history: HistorySettings = HistorySettings()
     service: ServiceSettings = ServiceSettings()

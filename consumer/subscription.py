@@ -7,12 +7,14 @@ and begin the next generation from the committed position, recover a lost positi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, Protocol
 
 from consumer.backoff import Backoff
+from consumer.delivery.control import TakeSnapshot
 from consumer.delivery.coverage import window_for_first_start, window_for_lost_position
 from consumer.errors import (
     FloodError,
@@ -27,18 +29,33 @@ from consumer.errors import (
     TopicRefusedError,
 )
 from consumer.events import LossWindow, OutboundRecord, ReceivedEvent
-from consumer.pipeline import Clocks, Limits, Pipeline, PipelineObserver
-from consumer.ports import Batch, EventStream, Restored, SchemaSource, Sink
+from consumer.pipeline import Pipeline
+from consumer.pipeline_parts import Clocks, Limits, PipelineObserver
+from consumer.ports import Batch, EventStream, Restored, SchemaSource, Sink, Store
 from consumer.position import Position, Preset
 from consumer.processor import Processor
 from consumer.reactions import Reaction, policy_for
 from consumer.records import InternalRecords
+from consumer.tasks import task_group
+from consumer.tracking.arrivals import Closed, Progress, RowsRead
 
 _RETRY_BATCH = 200
 """Quarantined events retried per transaction."""
 
 _WRONG_FROM_THE_START = (TopicRefusedError, LoginRejectedError, KafkaRefusedError)
 """Before anything has ever worked these are mistakes in the configuration; later they are troubles to wait out."""
+
+
+class Aside(Protocol):
+    """The reads of the org that go on beside the stream, for one generation."""
+
+    async def run(self, pipeline: Pipeline, processor: Processor) -> None:
+        """Read and fill the pipeline's inbox until cancelled."""
+        ...
+
+    async def read_unknown(self, processor: Processor, wanted: Mapping[str, Sequence[str]]) -> Sequence[RowsRead]:
+        """Read records by id, as far as that is possible now, in bounded time."""
+        ...
 
 
 class SubscriptionObserver(PipelineObserver, Protocol):
@@ -89,7 +106,10 @@ class Parts:
     Attributes:
         stream: makes the stream.
         sink: makes the sink.
-        processor: makes the processor; its compiled schemas live as long as the generation.
+        processor: makes the processor, of what was restored; its schemas and facts live as long as the generation.
+        store: the tracked states; what is not committed is dropped with each generation.
+        aside: reads of the org; None for none.
+        read_unknown: whether records that nothing is known of are read before their change is sent.
         schemas: fetches writer schemas.
         quarantine: reads the quarantine topic.
         records: makes internal records.
@@ -97,10 +117,21 @@ class Parts:
 
     stream: Callable[[], EventStream]
     sink: Callable[[], Sink]
-    processor: Callable[[], Processor]
+    processor: Callable[[Restored], Processor]
+    store: Store
+    aside: Callable[[], Aside] | None
+    read_unknown: bool
     schemas: SchemaSource
     quarantine: QuarantineReader
     records: InternalRecords
+
+
+def delivered_until(channel: str, restored: Restored) -> int | None:
+    """Return up to when the stream is known to have delivered everything, epoch milliseconds, None if never."""
+    span = restored.progress.get(f"span:changes:{channel}")
+    proven = None if span is None else span.get("to_ms")
+    times = [each for each in (restored.last_event_ms, proven) if each is not None]
+    return max(times) if times else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +140,14 @@ class _Retry:
 
     window_ids: frozenset[str]
     finished: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A snapshot asked for by command, until it is durable that it is wanted."""
+
+    command: TakeSnapshot
+    accepted: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Subscription:
@@ -141,6 +180,7 @@ class Subscription:
         self._pipeline: Pipeline | None = None
         self._backoff = Backoff(clocks.random)
         self._changed = asyncio.Event()
+        self._asked = asyncio.Event()
         self._stopping = False
         self._pause_wanted = False
         self._halted = False
@@ -150,6 +190,7 @@ class Subscription:
         self._recovered = False
         self._running = False
         self._retries: list[_Retry] = []
+        self._snapshots: list[_Wanted] = []
 
     @property
     def running(self) -> bool:
@@ -191,6 +232,17 @@ class Subscription:
         self._retries.append(retry)
         self._interrupt()
         return retry.finished
+
+    def snapshot(self, command: TakeSnapshot) -> asyncio.Event:
+        """Read records again while the stream goes on; a standby keeps the command for the time when it works.
+
+        Returns:
+            Set when the request is durable: from then on it survives restarts.
+        """
+        wanted = _Wanted(command)
+        self._snapshots.append(wanted)
+        self._asked.set()
+        return wanted.accepted
 
     def _interrupt(self) -> None:
         self._changed.set()
@@ -250,21 +302,22 @@ class Subscription:
             return
 
     async def _generation(self) -> None:
+        self._parts.store.drop()
         sink = self._parts.sink()
         try:
             restored = await sink.open()
             self._observer.restored(restored)
             position = restored.position
             if position is None:
-                position = await self._first_start(sink)
+                restored = await self._first_start(sink, restored)
             elif position.replay_id is not None:
                 self._worked = True
             elif not position.resumable:
-                await self._begin_again_at_latest(sink, restored, position)
+                restored = await self._begin_again_at_latest(sink, restored, position)
             if self._retries:
-                await self._retry_quarantined(sink, restored, position)
+                restored = await self._retry_quarantined(sink, restored)
             try:
-                await self._stream(sink, restored, position)
+                await self._stream(sink, restored)
             except PositionLostError as error:
                 if self._choices.on_lost_position == "halt" or self._recovered:
                     raise
@@ -272,12 +325,18 @@ class Subscription:
         finally:
             await sink.close()
 
-    async def _stream(self, sink: Sink, restored: Restored, position: Position) -> None:
+    async def _stream(self, sink: Sink, restored: Restored) -> None:
+        processor = self._parts.processor(restored)
+        aside = None if self._parts.aside is None else self._parts.aside()
         pipeline = Pipeline(
             stream=self._parts.stream(),
             schemas=self._parts.schemas,
             sink=sink,
-            processor=self._parts.processor(),
+            processor=processor,
+            store=self._parts.store,
+            read_unknown=(
+                partial(aside.read_unknown, processor) if aside is not None and self._parts.read_unknown else None
+            ),
             encode_position=self._parts.records.position,
             limits=self._limits,
             clocks=self._clocks,
@@ -288,7 +347,12 @@ class Subscription:
         self._pipeline = pipeline
         self._observer.streaming(pipeline)
         try:
-            await pipeline.run(restored, position, accept_flood=self._accept_flood)
+            await pipeline.run(
+                restored,
+                restored.position or Position(),
+                accept_flood=self._accept_flood,
+                upkeep=None if aside is None else partial(self._beside, aside, pipeline, processor),
+            )
         finally:
             self._pipeline = None
             self._accept_flood = pipeline.accepting_flood
@@ -297,25 +361,47 @@ class Subscription:
                 self._recovered = False
                 self._backoff.healthy()
 
-    async def _first_start(self, sink: Sink) -> Position:
-        """Make the beginning durable, with the loss window of what was before it."""
-        now_ms = self._clocks.now_ms()
-        if self._choices.start == "latest":
-            position = Position(preset=Preset.LATEST)
-            windows: tuple[LossWindow, ...] = ()
-        else:
-            position = Position(preset=Preset.EARLIEST)
-            first = window_for_first_start(self.channel, now_ms)
-            windows = (first,) if self._choices.start == "snapshot" else ()
-        await self._commit_windows(sink, windows, position, None)
-        return position
+    async def _beside(self, aside: Aside, pipeline: Pipeline, processor: Processor) -> None:
+        async with task_group() as group:
+            group.create_task(aside.run(pipeline, processor))
+            group.create_task(self._request_snapshots(pipeline))
 
-    async def _begin_again_at_latest(self, sink: Sink, restored: Restored, position: Position) -> None:
-        """Own up to what LATEST skips when it begins a second time, unless an open window tells it already."""
-        if any(window.to_ms is None for window in restored.windows.values()):
-            return
-        window = window_for_first_start(self.channel, self._clocks.now_ms(), preset=Preset.LATEST)
-        await self._commit_windows(sink, (window,), position, restored.last_event_ms)
+    async def _request_snapshots(self, pipeline: Pipeline) -> None:
+        """Make wanted snapshots durable; the upkeep does the rest."""
+        while True:
+            self._asked.clear()
+            for wanted in tuple(self._snapshots):
+                command = wanted.command
+                state = {"entity": command.entity, "where": command.where, "issued_ms": command.issued_ms}
+                progress = Progress(f"snapshot:{command.snapshot_id}", state)
+                await pipeline.inbox.put(Closed(command.entity or "", self._clocks.org_ms(), progress=(progress,)))
+                await pipeline.inbox.settled()
+                self._snapshots.remove(wanted)
+                wanted.accepted.set()
+            await self._asked.wait()
+
+    async def _first_start(self, sink: Sink, restored: Restored) -> Restored:
+        """Make the beginning durable, with the loss window of what was before it.
+
+        With a snapshot the stream begins at LATEST, and the rows that are read after that tell the rest.
+        """
+        now_ms = self._clocks.org_ms()
+        position = Position(preset=Preset.EARLIEST if self._choices.start == "earliest" else Preset.LATEST)
+        windows: tuple[LossWindow, ...] = ()
+        if self._choices.start == "snapshot":
+            windows = (window_for_first_start(self.channel, now_ms, preset=Preset.LATEST),)
+        return await self._commit_windows(sink, windows, position, restored)
+
+    async def _begin_again_at_latest(self, sink: Sink, restored: Restored, position: Position) -> Restored:
+        """Own up to what LATEST skips when it begins a second time.
+
+        An open window tells it already, unless a scan is under way for it, whose rows are older than what is skipped.
+        """
+        scanning = any(name.startswith("scan:") for name in restored.progress)
+        if not scanning and any(window.to_ms is None for window in restored.windows.values()):
+            return restored
+        window = window_for_first_start(self.channel, self._clocks.org_ms(), preset=Preset.LATEST)
+        return await self._commit_windows(sink, (window,), position, restored)
 
     async def _recover_position(self, error: PositionLostError) -> None:
         """Open the loss window and set the new beginning in one transaction.
@@ -326,29 +412,32 @@ class Subscription:
         try:
             restored = await sink.open()
             old = restored.position or Position()
-            now_ms = self._clocks.now_ms()
+            delivered_ms = delivered_until(self.channel, restored)
+            # The org's clock is only known to some seconds; the window must not end before it begins.
+            now_ms = max(self._clocks.org_ms(), delivered_ms or 0)
             preset = Preset.LATEST if self._choices.on_lost_position == "latest" else Preset.EARLIEST
-            window = window_for_lost_position(
-                self.channel, old, restored.last_event_ms, now_ms, error.code, preset=preset
-            )
-            position = Position(preset=preset, redelivery_ms=now_ms)
-            await self._commit_windows(sink, (window,), position, restored.last_event_ms)
+            window = window_for_lost_position(self.channel, old, delivered_ms, now_ms, error.code, preset=preset)
+            position = Position(preset=preset, redelivery_ms=self._clocks.now_ms(), epoch=old.epoch + 1)
+            await self._commit_windows(sink, (window,), position, restored)
             self._recovered = True
         finally:
             await sink.close()
 
     async def _commit_windows(
-        self, sink: Sink, windows: Collection[LossWindow], position: Position, last_event_ms: int | None
-    ) -> None:
+        self, sink: Sink, windows: Collection[LossWindow], position: Position, restored: Restored
+    ) -> Restored:
+        """Commit windows and a position, and return what is restored then."""
         now_ms = self._clocks.now_ms()
         records: list[OutboundRecord] = []
         for window in windows:
             records.extend(self._parts.records.window_opened(window, now_ms))
-        records.append(self._parts.records.position(position, last_event_ms, now_ms))
+        records.append(self._parts.records.position(position, restored.last_event_ms, now_ms))
         await sink.commit(Batch(records, 0, position))
         self._observer.windows_opened(windows)
+        opened = {window.window_id: window for window in windows}
+        return replace(restored, position=position, windows={**restored.windows, **opened})
 
-    async def _retry_quarantined(self, sink: Sink, restored: Restored, position: Position) -> None:
+    async def _retry_quarantined(self, sink: Sink, restored: Restored) -> Restored:
         """Process quarantined events again; what works now is sent and its window closed in one transaction.
 
         Requests are only done with at the end: after a failure, or a stop half-way, they are carried out again.
@@ -357,9 +446,16 @@ class Subscription:
         everything = any(not retry.window_ids for retry in asked)
         wanted = frozenset[str]().union(*(retry.window_ids for retry in asked))
         windows = {key: window for key, window in restored.windows.items() if everything or key in wanted}
-        processor = self._parts.processor()
+        position = restored.position or Position()
+        processor = self._parts.processor(restored)
         records: list[OutboundRecord] = []
         events = 0
+
+        async def commit() -> None:
+            delta = self._parts.store.cut()
+            offsets = await sink.commit(Batch([*records, *delta.records], events, position))
+            self._parts.store.merge(delta, offsets)
+
         async with aclosing(self._parts.quarantine.events(frozenset(windows))) as quarantined:
             async for event in quarantined:
                 if self._stopping:
@@ -374,15 +470,17 @@ class Subscription:
                     records.extend(outcome.records)
                     events += 1
                 if events >= _RETRY_BATCH:
-                    await sink.commit(Batch(records, events, position))
+                    await commit()
                     records, events = [], 0
         if events:
-            await sink.commit(Batch(records, events, position))
+            await commit()
+        restored = replace(restored, windows=dict(processor.intake.windows), progress=dict(processor.intake.progress))
         if self._stopping:
-            return
+            return restored
         for retry in asked:
             self._retries.remove(retry)
             retry.finished.set()
+        return restored
 
     async def _learn(self, processor: Processor, event: ReceivedEvent) -> None:
         """Fetch the event's schema; want of one leaves the event in quarantine, it does not hold the stream up."""

@@ -183,6 +183,15 @@ class Metrics:
         self.last_message_age_seconds = self._gauge(
             "last_message_age_seconds", "Seconds since anything, keep-alives included, came from Salesforce."
         )
+        self.scan_rows = self._counter("scan_rows", "Rows read by snapshots and resyncs.")
+        self.api_failures = self._counter("api_failures", "Failed reads of the org, by error class.", "reason")
+        self.api_calls_used = Gauge(
+            "session_consumer_api_calls_used", "Daily API calls of the org used, by anyone.", registry=self.registry
+        )
+        self.api_calls_limit = Gauge(
+            "session_consumer_api_calls_limit", "Daily API calls of the org.", registry=self.registry
+        )
+        self.tracked_records = self._gauge("tracked_records", "Records whose state is kept.")
         self.token_logins = Counter(
             "session_consumer_token_logins", "Logins, by outcome.", ["outcome"], registry=self.registry
         )
@@ -194,6 +203,16 @@ class Metrics:
     def token_login(self, *, succeeded: bool) -> None:
         """Count one login."""
         self.token_logins.labels("succeeded" if succeeded else "failed").inc()
+
+    def api_usage(self, usage: Callable[[], tuple[int, int] | None]) -> None:
+        """Read used and allowed API calls with ``usage`` from now on, when the metrics are read; NaN while unknown."""
+
+        def part(index: int) -> float:
+            known = usage()
+            return float("nan") if known is None else known[index]
+
+        self.api_calls_used.set_function(lambda: part(0))
+        self.api_calls_limit.set_function(lambda: part(1))
 
     def exposition(self) -> tuple[bytes, str]:
         """Return body and content type in Prometheus' text format."""
@@ -290,6 +309,18 @@ class SubscriptionMetrics:
     def loss_windows(self, open_now: int) -> None:
         """So many loss windows are open."""
         self._metrics.loss_windows_open.labels(self._channel).set(open_now)
+
+    def scanned(self, rows: int) -> None:
+        """A snapshot or resync read so many more rows."""
+        self._metrics.scan_rows.labels(self._channel).inc(rows)
+
+    def api_failed(self, reason: str) -> None:
+        """A read of the org failed; ``reason`` is an error class."""
+        self._metrics.api_failures.labels(self._channel, reason).inc()
+
+    def tracked(self, records: Callable[[], int]) -> None:
+        """Read the number of kept states with ``records`` from now on, when the metrics are read."""
+        self._metrics.tracked_records.labels(self._channel).set_function(records)
 
     def schema_fetched(self) -> None:
         """A writer schema was fetched."""

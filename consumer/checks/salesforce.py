@@ -1,15 +1,18 @@
-"""Checks of the Salesforce side: login, clock, API version, topics, schemas, allowance."""
+"""Checks of the Salesforce side: login, clock, API version, topics, schemas, allowance, objects, API calls."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from email.utils import parsedate_to_datetime
 
 import orjson
 
-from consumer.changes.schema import compile_schema
+from consumer.assembly import field_policy
+from consumer.changes.schema import EventSchema, compile_schema
 from consumer.checks.findings import Finding, Level, failed, ok, skipped, warn
+from consumer.checks.objects import calls_finding, check_object, object_names
 from consumer.connections import Salesforce, open_salesforce
+from consumer.delivery.names import entity_of_channel
 from consumer.errors import PubSubError, ServiceError
 from consumer.salesforce.http import HttpAnswer, request
 from consumer.salesforce.schemas import SchemaCache
@@ -33,13 +36,15 @@ async def check_salesforce(settings: Settings, now_ms: Callable[[], int]) -> tup
             session = await org.tokens.get()
         except ServiceError as error:
             findings.append(failed("login", error))
-            names = ["clock", "API version", "delivery allowance", *settings.pubsub.topics]
+            names = ["clock", "API version", "delivery allowance", *settings.pubsub.topics, "API calls"]
             return None, findings + [skipped(name, _WITHOUT_TOKEN) for name in names]
         flow = settings.salesforce.auth
         findings.append(ok("login", f"org {session.org_id} at {session.instance_url} by {flow}"))
         findings += [finding async for finding in _rest(settings, org, session, now_ms)]
+        schemas: dict[str, EventSchema] = {}
         for topic in settings.pubsub.topics:
-            findings += [finding async for finding in _topic(org, topic)]
+            findings += [finding async for finding in _topic(org, topic, schemas)]
+        findings += [finding async for finding in _objects(settings, org, schemas)]
         return session.org_id, findings
 
 
@@ -97,7 +102,24 @@ def _allowance(answer: HttpAnswer) -> Finding:
     return ok(name, seen)
 
 
-async def _topic(org: Salesforce, topic: str) -> AsyncIterator[Finding]:
+async def _objects(settings: Settings, org: Salesforce, schemas: Mapping[str, EventSchema]) -> AsyncIterator[Finding]:
+    """Yield what is read beside the stream: by REST, of the objects of the channels, and what that costs."""
+    source = org.records(field_policy(settings.fields))
+    found: dict[str, dict[str, int]] = {}
+    for topic in settings.pubsub.topics:
+        entity, schema = entity_of_channel(topic), schemas.get(topic)
+        if entity is None:
+            yield skipped(f"{topic} rows", "the channel can carry several objects; each is read once it appears")
+        elif schema is None:
+            for name in object_names(entity):
+                yield skipped(name, "the event schema can't be read")
+        else:
+            async for finding in check_object(source, entity, schema, org.clock.now_ms(), found):
+                yield finding
+    yield calls_finding(settings, org.governor.usage, found)
+
+
+async def _topic(org: Salesforce, topic: str, schemas: dict[str, EventSchema]) -> AsyncIterator[Finding]:
     try:
         info = await get_topic(org.channel, topic, org.tokens)
     except ServiceError as error:
@@ -123,4 +145,5 @@ async def _topic(org: Salesforce, topic: str) -> AsyncIterator[Finding]:
     except ServiceError as error:
         yield failed("schema", error)
     else:
+        schemas[topic] = schema
         yield ok("schema", f"{schema.name} with {len(schema.fields)} fields ({info.schema_id})")

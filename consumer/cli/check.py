@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from collections.abc import Sequence
 
 from consumer import clock
 from consumer.checks.findings import Finding, Level
 from consumer.checks.kafka import check_kafka
 from consumer.checks.salesforce import check_salesforce
+from consumer.checks.state import check_state
 from consumer.cli.common import Subparsers, add_json_option, load_settings, write_json, write_line
 from consumer.settings import Settings
 
@@ -24,8 +26,9 @@ def add_parser(subparsers: Subparsers) -> None:
         NAME,
         help="test what a first start needs, and say how to mend it",
         description=(
-            "Test login, permissions, schema, Kafka and topics, one line each, and say what to click or type where\n"
-            "something is missing. Reads no events and changes nothing but one empty transaction in Kafka."
+            "Test login, permissions, schema, the objects' fields and history, API calls, Kafka, topics and the local\n"
+            "store, one line each, and say what to click or type where something is missing. Reads no events, makes\n"
+            "about ten API calls, and changes nothing but one empty transaction in Kafka."
         ),
         epilog="examples:\n  session-consumer check\n  session-consumer check --json | jq .",
     )
@@ -47,7 +50,7 @@ async def check_all(settings: Settings) -> list[Finding]:
     """Return all findings, Salesforce's first; neither side's failure hides the other's."""
     org_id, salesforce = await check_salesforce(settings, clock.now_ms)
     kafka = await asyncio.shield(check_kafka(settings, org_id, clock.now_ms))
-    return [*salesforce, *kafka]
+    return [*salesforce, *kafka, check_state(settings, os.environ)]
 
 
 def _print(findings: Sequence[Finding]) -> None:

@@ -49,6 +49,11 @@ bootstrap_servers = "localhost:9092"
 # sasl_mechanism = "SCRAM-SHA-512"
 # sasl_username = "session-consumer"
 # and SESSION_CONSUMER__KAFKA__SASL_PASSWORD, or sasl_password_file = "/run/secrets/kafka-password"
+
+[state]
+# Directory of the local copy of what is tracked; losing it costs time, not data.
+# Without this it is $STATE_DIRECTORY (systemd), else ~/.local/state/session-consumer.
+# path = "/var/lib/session-consumer"
 """
 
 

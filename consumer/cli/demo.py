@@ -6,19 +6,20 @@ import argparse
 import asyncio
 import shutil
 import sys
+import tempfile
 import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 import orjson
 from pydantic import SecretStr
 from rich.console import Console
-from rich.text import Text
 
 from consumer.cli.common import PROGRAM, Subparsers, write_line
+from consumer.cli.demo_lines import Lines
 from consumer.cli.replay import line
 from consumer.cli.run import stop_on_signals
 from consumer.delivery.names import Topics
@@ -31,7 +32,16 @@ from consumer.kafka.embedded import EmbeddedBroker
 from consumer.kafka.tailing import tail
 from consumer.kafka.topics import ensure_topics, planned_specs
 from consumer.service import Service, running
-from consumer.settings import KafkaSettings, PubSubSettings, SalesforceSettings, ServiceSettings, Settings
+from consumer.settings import (
+    HistorySettings,
+    KafkaSettings,
+    PubSubSettings,
+    SalesforceSettings,
+    ServiceSettings,
+    Settings,
+    StateSettings,
+    TrackingSettings,
+)
 from consumer.tasks import cancel, task_group
 from consumer.telemetry import configure_logging
 
@@ -39,14 +49,13 @@ NAME = "demo"
 INTERRUPT_EXIT_CODE = 0
 
 _CHANNEL = "/data/MessagingSessionChangeEvent"
-_COLOURS = {"c": "green", "u": "cyan", "d": "red", "r": "blue"}
-_WORDS = {"c": "created", "u": "changed", "d": "deleted", "r": "read"}
-_SHOWN_FIRST = ("Status", "OwnerId", "AgentType", "EndedByType")
-_NOT_SHOWN = frozenset({"Id", "LastModifiedDate", "LastModifiedById", "CreatedDate", "CreatedById"})
-_MOST_FIELDS = 4
-_MOST_CHARS = 44
+_WIDEST = 110
+_ENTITY = "MessagingSession"
 _MOST_RATE = 1000
 """Nobody can watch more."""
+_PRELOAD = 40
+"""Events before the start, so that the first snapshot has something to read."""
+_POLL_MS, _SETTLE_MS, _REFRESH_MS = 2_000, 2_000, 3_000
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -56,14 +65,15 @@ def add_parser(subparsers: Subparsers) -> None:
         help="watch the whole service work against an emulated org",
         description=(
             "Run an emulated Salesforce org with live contact-centre traffic, a Kafka broker inside this process,\n"
-            "and the service between them; show the change records as they are committed. On a pipe the records\n"
-            "come as JSON lines. Ends with Ctrl-C.\n\n"
+            "and the service between them; show the records as they are committed: changes from before → after,\n"
+            "history that Salesforce's own rows confirm, what is proven complete. On a pipe they come as JSON lines.\n"
+            "Ends with Ctrl-C.\n\n"
             "The embedded broker shows the service at work. It proves no guarantee: use --kafka for a real one."
         ),
         epilog=(
             "examples:\n"
             "  session-consumer demo\n"
-            "  session-consumer demo --for 20 | jq .value.after.Status\n"
+            "  session-consumer demo --for 20 | jq -r '.value.after.Status // empty'\n"
             "  session-consumer demo --kafka localhost:9092"
         ),
     )
@@ -88,10 +98,10 @@ async def run(args: argparse.Namespace) -> int:
     stop_on_signals(stop.set)
     prefix = f"session-consumer-demo-{uuid.uuid4().hex[:8]}." if args.kafka else "salesforce."
     show = _Show(sys.stdout.isatty())
-    with _broker(args.kafka) as (bootstrap, embedded):
-        scenario = Scenario(seed=args.seed, traffic=TrafficSettings(rate=args.rate), carry_derived=True)
+    scenario = Scenario(seed=args.seed, traffic=TrafficSettings(rate=args.rate, preload=_PRELOAD))
+    with _broker(args.kafka) as (bootstrap, embedded), tempfile.TemporaryDirectory(prefix="session-consumer-") as state:
         async with emulated_org(scenario) as org:
-            settings = _settings(org, bootstrap, prefix)
+            settings = _settings(org, bootstrap, prefix, Path(state))
             cluster = Cluster(settings.kafka, embedded=embedded)
             show.begin(args.kafka, settings)
             await _watch(settings, cluster, stop, args.seconds, show)
@@ -108,13 +118,17 @@ def _broker(address: str | None) -> Iterator[tuple[str, EmbeddedBroker | None]]:
         yield broker.bootstrap, broker
 
 
-def _settings(org: EmulatedOrg, bootstrap: str, prefix: str) -> Settings:
+def _settings(org: EmulatedOrg, bootstrap: str, prefix: str, state: Path) -> Settings:
+    """Return the settings of the demonstration; nobody waits minutes for a confirmation here."""
     return Settings(
         salesforce=SalesforceSettings(
             login_url=org.login_url, client_id="emulated", client_secret=SecretStr("emulated")
         ),
         pubsub=PubSubSettings(endpoint=org.pubsub, tls=False, topics=(_CHANNEL,)),
         kafka=KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix, partitions=3),
+        state=StateSettings(path=state),
+        tracking=TrackingSettings(refresh_after=_REFRESH_MS),
+        history=HistorySettings(poll=_POLL_MS, settle=_SETTLE_MS),
         service=ServiceSettings(name="demo", listen="127.0.0.1:0"),
     )
 
@@ -123,7 +137,8 @@ async def _watch(settings: Settings, cluster: Cluster, stop: asyncio.Event, seco
     """Show committed records until stopped, or until the time is over."""
     topics = Topics(settings.kafka.topic_prefix, settings.pubsub.topics)
     await ensure_topics(cluster, planned_specs(topics, settings.kafka))
-    public = [topics.changes("MessagingSession"), topics.coverage, topics.quarantine]
+    of_session = [topics.of(_ENTITY, kind) for kind in ("changes", "history", "state")]
+    public = [*of_session, topics.coverage, topics.quarantine]
     async with running(Service(settings, cluster=cluster)), tail(cluster, public) as records, task_group() as group:
         shown = group.create_task(_show_all(records, show))
         try:
@@ -148,6 +163,8 @@ class _Show:
         self._notes = Console(stderr=True, highlight=False, soft_wrap=True)
         self._kinds: Counter[str] = Counter()
         self._sessions: set[bytes] = set()
+        self._confirmed = 0
+        self._lines = Lines(min(self._out.width, _WIDEST))
         self._began = time.monotonic()
 
     def begin(self, kafka: str | None, settings: Settings) -> None:
@@ -159,63 +176,31 @@ class _Show:
         self._notes.print("Committed records follow; Ctrl-C ends.\n")
 
     def record(self, record: OutboundRecord) -> None:
-        """Print one committed record."""
+        """Count one committed record and print it, if it is one to look at."""
         kind = record.topic.rpartition(".")[2]
         self._kinds[kind] += 1
-        if kind == "changes":
+        if kind == "state":
             self._sessions.add(record.key)
+            return
+        if kind == "history" and orjson.loads(record.value or b"{}").get("match") == "confirmed":
+            self._confirmed += 1
         if not self._on_terminal:
             write_line(line(record, raw=kind == "quarantine"))
-        elif kind == "changes":
-            self._out.print(_change_line(orjson.loads(record.value or b"{}")))
-        else:
-            self._out.print(_other_line(kind, record))
+            return
+        text = self._lines.line(kind, record)
+        if text is not None:
+            self._out.print(text)
 
     def end(self, prefix: str | None) -> None:
         """Print totals and the next step."""
         seconds = time.monotonic() - self._began
-        counts = ", ".join(f"{count} on {kind}" for kind, count in sorted(self._kinds.items())) or "no records"
-        self._notes.print(f"\n{counts}; {len(self._sessions)} sessions in {seconds:.0f} s.")
+        kinds = self._kinds
+        facts = f"{kinds['history']} history facts ({self._confirmed} confirmed by Salesforce's own rows)"
+        self._notes.print(f"\n{kinds['changes']} changes, {facts},")
+        others = f", {kinds['quarantine']} in quarantine" if kinds["quarantine"] else ""
+        tracked = f"states of {len(self._sessions)} sessions, {kinds['coverage']} coverage records{others}"
+        self._notes.print(f"{tracked} in {seconds:.0f} s.")
         if prefix is not None:
             self._notes.print(f"The topics {prefix}* stay in your Kafka; delete them when you have looked.")
         command = PROGRAM if shutil.which(PROGRAM) else sys.argv[0]
         self._notes.print(f"Next: `{command} config example > session-consumer.toml`, then `{command} check`.")
-
-
-def _change_line(change: dict[str, Any]) -> Text:
-    source, op = change["source"], change["op"]
-    after = change["after"] or {}
-    text = Text()
-    text.append(f"{_clock(source['ts_ms'])}  ", style="dim")
-    text.append(f"{_WORDS[op]:8}", style=_COLOURS[op])
-    text.append(f"{source['record_id']}  ", style="bold")
-    names = [name for name in _SHOWN_FIRST if name in after]
-    names += [name for name in after if name not in names and name not in _NOT_SHOWN]
-    for name in names[:_MOST_FIELDS]:
-        text.append(f"{name} ", style="dim")
-        text.append(f"{_short(after[name])}  ")
-    if len(names) > _MOST_FIELDS:
-        text.append(f"+{len(names) - _MOST_FIELDS} fields  ", style="dim")
-    text.append(f"{change['ts_ms'] - source['ts_ms']} ms", style="dim")
-    return text
-
-
-def _other_line(kind: str, record: OutboundRecord) -> Text:
-    text = Text(f"{'':10}")
-    text.append(f"{kind:11}", style="yellow")
-    if kind == "coverage":
-        value = orjson.loads(record.value or b"{}")
-        text.append(f"{value['kind']}: {value['reason']}, up to {value['to']}")
-    else:
-        text.append(record.key.decode("utf-8", "replace"))
-    return text
-
-
-def _clock(ms: int) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(ms / 1000))
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    text = " ".join(text.split())
-    return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}…"

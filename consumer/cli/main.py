@@ -30,6 +30,9 @@ COMMANDS: dict[str, str] = {
     "position": "show, set or reset the committed position",
     "pause": "ask the active worker to stop reading",
     "resume": "end a pause or a halt",
+    "snapshot": "have the active worker read all records again",
+    "coverage": "say what is proven complete, and what is missing",
+    "timeline": "tell one record's history from Kafka",
     "quarantine": "list events that could not be processed, or retry them",
 }
 """Every command with the line that the top-level help shows; its module is ``consumer.cli.<name>``."""

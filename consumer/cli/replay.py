@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from consumer.assembly import Assembly, field_policy
+from consumer.assembly import Assembly, TrackingTimes, field_policy
 from consumer.cli.common import Subparsers, load_settings, write_line
 from consumer.delivery.names import Topics
 from consumer.errors import UsageError
@@ -19,12 +19,14 @@ from consumer.events import OutboundRecord, TapItem
 from consumer.kafka.connection import Cluster
 from consumer.kafka.sink import KafkaSink, Subscription
 from consumer.kafka.topics import ensure_topics, planned_specs
-from consumer.ports import Batch
+from consumer.ports import Batch, Restored, Store
 from consumer.position import Position
+from consumer.processor import Processor
 from consumer.recording.reader import Recording
 from consumer.records import InternalRecords
 from consumer.replaying import Replay
 from consumer.settings import FieldSettings, Settings
+from consumer.store.memory import MemoryStore
 
 NAME = "replay"
 
@@ -103,9 +105,13 @@ def _replayed(assembly: Assembly, items: Iterator[TapItem]) -> Iterator[Outbound
     def records(channel: str) -> InternalRecords:
         return assembly.internal_records(channel, 0)
 
-    replay = Replay(lambda channel: assembly.processor(records(channel)), records)
+    def processor(channel: str, store: Store) -> Processor:
+        return assembly.processor(channel, records(channel), store, Restored(None), TrackingTimes())
+
+    replay = Replay(processor, lambda _: MemoryStore(assembly.codec()), records)
+    internal = {assembly.topics.positions, assembly.topics.ledger}
     for group in replay.records(items):
-        yield from (record for record in group if record.topic != assembly.topics.positions)
+        yield from (record for record in group if record.topic not in internal)
 
 
 def line(record: OutboundRecord, *, raw: bool) -> str:

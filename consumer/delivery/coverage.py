@@ -22,6 +22,7 @@ from consumer.delivery.windows import (
     window_for_new_object,
     window_for_quarantine,
     window_for_reconciliation,
+    window_for_untold_history,
 )
 from consumer.events import Json, LossWindow, OutboundRecord
 from consumer.tracking.arrivals import Reconciled
@@ -39,6 +40,7 @@ __all__ = [
     "window_for_new_object",
     "window_for_quarantine",
     "window_for_reconciliation",
+    "window_for_untold_history",
 ]
 
 

@@ -17,7 +17,7 @@ import orjson
 from consumer.delivery.headers import HeaderTemplate
 from consumer.delivery.names import Topics
 from consumer.errors import ConfigError, PayloadError
-from consumer.events import ChangeEvent, Json, OutboundRecord
+from consumer.events import ChangeEvent, Json, OutboundRecord, json_bytes
 from consumer.tracking.arrivals import RowsRead
 from consumer.tracking.changes import TrackedChange
 
@@ -237,7 +237,7 @@ class Envelope:
         envelope["op"] = tracked.op
         envelope["before"] = _NULL if tracked.before is None else orjson.Fragment(tracked.before)
         envelope["after"] = _NULL if tracked.after is None else orjson.Fragment(tracked.after)
-        value = orjson.dumps(envelope)
+        value = json_bytes(envelope)
         if len(value) > self._max_record_bytes:
             value = self._shrunk(envelope, tracked, schema_fields)
         route = self._routes[source["table"]]

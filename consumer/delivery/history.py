@@ -10,7 +10,7 @@ import orjson
 from consumer.delivery.envelope import MAX_RECORD_BYTES
 from consumer.delivery.headers import HeaderTemplate, iso_utc
 from consumer.delivery.names import Topics
-from consumer.events import Json, OutboundRecord
+from consumer.events import Json, OutboundRecord, json_bytes
 from consumer.tracking.values import HistoryFact
 
 _KEPT_CHARS = 255
@@ -59,7 +59,7 @@ class History:
         for fact in facts:
             record_id = f"{fact.change_id}:{fact.revision}"
             key = fact.record_id.encode()
-            value = orjson.dumps(_value(record_id, fact))
+            value = json_bytes(_value(record_id, fact))
             if len(value) > self._max_record_bytes:
                 value = orjson.dumps(_shrunk(_value(record_id, fact)))
             headers_built = route.headers.build(record_id, key, fact.changed_ms, received_ms)

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import orjson
-
 from consumer.delivery.envelope import MAX_RECORD_BYTES
 from consumer.delivery.internal import VERSION, InternalRecord, key_text
 from consumer.delivery.names import Topics
-from consumer.events import Json, OutboundRecord
+from consumer.events import Json, OutboundRecord, json_bytes
 from consumer.tracking.history_match import CUT_AT
 from consumer.tracking.values import HistoryFact, LedgerEntry, Match, Refresh
 
@@ -34,10 +32,10 @@ def encode_ledger(topics: Topics, entry: LedgerEntry) -> OutboundRecord:
     if entry.refresh is not None:
         refresh = entry.refresh
         value["refresh"] = {"due_ms": refresh.due_ms, "tries": refresh.tries, "reason": refresh.reason}
-    encoded = orjson.dumps(value)
+    encoded = json_bytes(value)
     if len(encoded) > MAX_RECORD_BYTES:
         value["facts"] = [_cut(fields) for fields in value.get("facts", ())]
-        encoded = orjson.dumps(value)
+        encoded = json_bytes(value)
     return OutboundRecord(topics.ledger, key, encoded)
 
 

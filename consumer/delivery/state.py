@@ -17,7 +17,7 @@ from consumer.delivery.envelope import MAX_RECORD_BYTES
 from consumer.delivery.headers import HeaderTemplate, iso_utc
 from consumer.delivery.internal import VERSION, InternalRecord, key_text
 from consumer.delivery.names import Topics
-from consumer.events import Json, OutboundRecord
+from consumer.events import Json, OutboundRecord, json_bytes
 from consumer.tracking.values import RecordState, SourceVersion
 
 _NULL = orjson.Fragment(b"null")
@@ -55,7 +55,7 @@ def encode_state(
     """
     route = _route(topics, org_id, state.entity)
     fields = _fields(state)
-    value = orjson.dumps(fields)
+    value = json_bytes(fields)
     if len(value) > max_record_bytes:
         value = _cut(state, fields, max_record_bytes)
     key = state.record_id.encode()
@@ -86,7 +86,7 @@ def decode_state(key: bytes, value: bytes) -> RecordState:
     suspect: Mapping[str, Json] = record.mapping("suspect") if record.has("suspect") else {}
     if not record.flag("deleted"):
         image = dict(record.mapping("image"))
-        image_json = orjson.dumps(image)
+        image_json = json_bytes(image)
         if image.pop("Id", None) != record_id:
             record.refuse("its image has another id")
         image.update(suspect)

@@ -261,6 +261,31 @@ def window_for_reconciliation(
     )
 
 
+def window_for_untold_history(
+    channel: str, entity: str, record_ids: Iterable[str], from_ms: int, to_ms: int
+) -> LossWindow:
+    """Return the window for changes that only Salesforce's history rows tell of: their events never came.
+
+    Args:
+        channel: the channel.
+        entity: object API name.
+        record_ids: the records that changed.
+        from_ms: time of the first of the changes, epoch milliseconds.
+        to_ms: time of the last.
+    """
+    ids = tuple(sorted(set(record_ids)))
+    facts = (channel, entity, str(from_ms), str(to_ms), *ids)
+    return LossWindow(
+        window_id=f"history:{_digest(*(fact.encode() for fact in facts))}",
+        stream=stream_of(channel),
+        reason="history_without_event",
+        from_ms=from_ms,
+        to_ms=to_ms + COMMIT_PRECISION_MS,
+        record_ids=ids,
+        entity=entity,
+    )
+
+
 def _gap_reason(change_type: str) -> str:
     try:
         return _GAPS.get(ChangeType(change_type), "unknown_change_type")

@@ -39,6 +39,8 @@ class TrafficSettings(Group):
     """Events after which the traffic stops, preloaded ones included; 0 means never."""
     preload: int = Field(default=0, ge=0, le=5_000_000)
     """Events published before the org is ready."""
+    sessions: int = Field(default=0, ge=0, le=5_000_000)
+    """Sessions that were there before the first event; neither events nor history rows tell of them."""
     paused: bool = False
     live: int = Field(default=200, ge=1)
     """Upper bound of sessions that have not ended."""

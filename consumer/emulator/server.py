@@ -131,8 +131,10 @@ async def emulated_org(
     """
     scenario = scenario or Scenario()
     state, model = _state(scenario)
+    traffic = _traffic(scenario, model)
+    traffic.populate(scenario.traffic.sessions, state.now_ms())
     gate = TrafficGate(
-        _traffic(scenario, model),
+        traffic,
         state.bus,
         scenario.traffic.rate,
         scenario.traffic.total,
@@ -210,9 +212,7 @@ def _state(scenario: Scenario) -> tuple[ServerState, OrgModel]:
 
 
 def _model(scenario: Scenario, org_id: str) -> OrgModel:
-    model = OrgModel(
-        scenario.seed, org_id, carry_derived=scenario.carry_derived, invisible=scenario.hidden_fields
-    )
+    model = OrgModel(scenario.seed, org_id, carry_derived=scenario.carry_derived, invisible=scenario.hidden_fields)
     model.ungroup_merged = scenario.ungroup_merged
     model.enrichment.update(scenario.enrichment)
     model.history.late = scenario.late_history_rows
@@ -242,9 +242,7 @@ def _rest(scenario: Scenario, state: ServerState, model: OrgModel) -> RestServer
     )
 
 
-def _application(
-    state: ServerState, controls: Sequence[Control | OracleControl], rest: RestServer
-) -> web.Application:
+def _application(state: ServerState, controls: Sequence[Control | OracleControl], rest: RestServer) -> web.Application:
     application = web.Application(middlewares=[rest.middleware])
     application.add_routes(LoginServer(state).routes())
     application.add_routes(rest.routes())

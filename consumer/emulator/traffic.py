@@ -18,6 +18,7 @@ from consumer.emulator import traffic_data as data
 from consumer.emulator.org import Change, OrgEvent, OrgModel
 from consumer.emulator.traffic_accounts import AccountTraffic
 from consumer.emulator.traffic_aftermath import Aftermath
+from consumer.emulator.traffic_past import Past
 from consumer.emulator.traffic_session import Steps
 from consumer.emulator.traffic_values import LiveSession, Save
 
@@ -61,6 +62,7 @@ class Traffic:
         keep: int | None = 20_000,
     ) -> None:
         self.org = org
+        self._seed = seed
         self._rng = random.Random(f"traffic:{seed}")  # noqa: S311  reproducible traffic, no secret
         self._max_live = live
         self._keep = keep
@@ -75,6 +77,17 @@ class Traffic:
     def live(self) -> int:
         """Number of sessions that have not ended."""
         return len(self._live)
+
+    def populate(self, sessions: int, now_ms: int) -> None:
+        """Put sessions into the org that no event tells of; the newest go on, half of the live ones at most.
+
+        Args:
+            sessions: how many.
+            now_ms: when they are all there, epoch milliseconds.
+        """
+        for session in Past(self.org, self._seed).sessions(sessions, self._max_live // 2, now_ms):
+            if session.phase != "ended":
+                self._live.append(session)
 
     @staticmethod
     def _build_menus(steps: Steps) -> Mapping[str, _Menu]:

@@ -49,6 +49,8 @@ class SubscriptionHealth:
         buffered: events between stream and Kafka.
         open_windows: loss windows that are open.
         quarantined: events put into quarantine since the start.
+        scans: snapshots and resyncs under way: job id to rows read, rows expected (None while unknown) and object.
+        unavailable: what can't be read in this org, each said once.
     """
 
     channel: str
@@ -65,6 +67,8 @@ class SubscriptionHealth:
     buffered: int = 0
     open_windows: int = 0
     quarantined: int = 0
+    scans: dict[str, dict[str, object]] = field(default_factory=dict)
+    unavailable: list[str] = field(default_factory=list)
 
     @property
     def ready(self) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,6 +67,7 @@ def open_http(
     *,
     total_timeout_s: float = _TOTAL_TIMEOUT_S,
     connect_timeout_s: float = _CONNECT_TIMEOUT_S,
+    on_date: Callable[[int], None] | None = None,
 ) -> aiohttp.ClientSession:
     """Open the client session of one process; the caller closes it.
 
@@ -73,6 +75,7 @@ def open_http(
         ca_file: PEM root certificates in place of the system's.
         total_timeout_s: longest one request may take, seconds.
         connect_timeout_s: longest a connection may take to open, seconds.
+        on_date: is told the ``Date`` of every answer, epoch milliseconds, a login's too.
 
     Raises:
         ConfigError: ``ca_file`` can't be read or holds no certificate.
@@ -83,7 +86,20 @@ def open_http(
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": f"messaging-session-consumer/{__version__}"},
         timeout=aiohttp.ClientTimeout(total=total_timeout_s, sock_connect=connect_timeout_s),
+        trace_configs=[] if on_date is None else [_dates_told(on_date)],
     )
+
+
+def _dates_told(on_date: Callable[[int], None]) -> aiohttp.TraceConfig:
+    async def ended(_http: aiohttp.ClientSession, _context: object, end: aiohttp.TraceRequestEndParams) -> None:
+        try:
+            on_date(round(parsedate_to_datetime(end.response.headers["Date"]).timestamp() * 1000))
+        except (KeyError, ValueError):
+            return  # an answer without a readable date says nothing about the time
+
+    config = aiohttp.TraceConfig()
+    config.on_request_end.append(ended)
+    return config
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from consumer.changes.fields import FieldPolicy
 from consumer.changes.record_ids import to_18
 from consumer.changes.row_values import epoch_ms, history_value
-from consumer.changes.rows import FieldInfo, RowPlan, row_of, system_fields
+from consumer.changes.rows import FieldInfo, RowPlan
 from consumer.errors import QueryRefusedError, SalesforceUnavailableError
 from consumer.events import Json
 from consumer.ports import DeletedIds, HistoryPage, RowsPage
@@ -107,13 +107,6 @@ class SalesforceRecords:
         """Read rows with from <= SystemModstamp < to, deleted ones included, ordered by (SystemModstamp, Id)."""
         found = await self._window(plan.select, plan.entity, (from_ms, to_ms, cursor), limit, repair=repair)
         rows = await self._rows(plan, found)
-        return RowsPage(rows, found.answered_ms, _row_mark(rows[-1]) if _goes_on(found, limit) else None)
-
-    async def stamps(self, entity: str, from_ms: int, to_ms: int, cursor: str | None, *, limit: int = 2000) -> RowsPage:
-        """Read only LastModifiedDate of the rows that :meth:`modified` would read."""
-        fields = (*system_fields(await self._describes.last(entity)), _SEEN)
-        found = await self._window(tuple(dict.fromkeys(fields)), entity, (from_ms, to_ms, cursor), limit, repair=False)
-        rows = [self._stamp(entity, record) for record in found.records]
         return RowsPage(rows, found.answered_ms, _row_mark(rows[-1]) if _goes_on(found, limit) else None)
 
     async def deleted_ids(self, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
@@ -218,12 +211,6 @@ class SalesforceRecords:
         facts = EntityFacts(entity, visible=frozenset(fields), lookups=lookups)
         kept = (self._policy.apply_history(entity, row, lambda name: event_field(name, facts)) for row in rows)
         return [row for row in kept if row is not None]
-
-    def _stamp(self, entity: str, record: Mapping[str, Json]) -> Row:
-        seen = record.get(_SEEN)
-        values = {_SEEN: history_value(seen, "DateTime")}
-        deleted = record.get("IsDeleted") is True
-        return row_of(entity, record, self._policy.apply_values(entity, values), deleted=deleted)
 
 
 def _goes_on(found: Found, limit: int) -> bool:

@@ -6,7 +6,7 @@ The progress a read made travels with it, into the same transaction as the recor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, TypeAlias
 
@@ -83,6 +83,7 @@ class RowsRead:
         last: the scan's last chunk.
         progress: what becomes durable with it.
         closings: windows closed with it.
+        more: whether the rest of the read follows: its mark stays, and its progress is not made yet.
     """
 
     purpose: Purpose
@@ -96,6 +97,12 @@ class RowsRead:
     last: bool = False
     progress: tuple[Progress, ...] = ()
     closings: tuple[Closing, ...] = ()
+    more: bool = False
+
+    def split(self, rows: int) -> tuple[RowsRead, RowsRead]:
+        """Return its first rows as a read of their own, and the rest, which ends it."""
+        first = replace(self, rows=self.rows[:rows], missing=(), last=False, closings=(), more=True)
+        return first, replace(self, rows=self.rows[rows:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,12 @@ class EventMoves:
             if state.row_stamp_ms is not None and self._commit_ms < state.row_stamp_ms - IN_THE_ROW_MS:
                 return self._late(index, state)
             blind = self._commit_ms <= state.row_read_ms
-        if self._retried and state is not None and state.source is not None and self._commit_ms <= state.source.commit_ms:
+        if (
+            self._retried
+            and state is not None
+            and state.source is not None
+            and self._commit_ms <= state.source.commit_ms
+        ):
             # A quarantined event comes out of its order: the image has moved on, and would go back.
             return self._late(index, state)
         if self._op == "u":

@@ -9,7 +9,8 @@ Decided here: a row whose old and new value are the same, and which no event tol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from consumer.tracking.arrivals import HistoryRead
 from consumer.tracking.changes import TrackedChange
@@ -39,12 +40,22 @@ class HistoryTracker:
         states: where the ledger is.
         confirm_within_ms: how long a fact waits for its row, or a row for its event.
         overlap_ms: how far each poll reaches back.
+        window_of: returns the loss window that owns up to a change of a record (object, id, time) of which only a row
+            tells; None if none does.
     """
 
-    def __init__(self, states: States, *, confirm_within_ms: int, overlap_ms: int) -> None:
+    def __init__(
+        self,
+        states: States,
+        *,
+        confirm_within_ms: int,
+        overlap_ms: int,
+        window_of: Callable[[str, str, int], str | None] | None = None,
+    ) -> None:
         self._states = states
         self._confirm_within_ms = confirm_within_ms
         self._overlap_ms = overlap_ms
+        self._window_of = window_of
         self._names: dict[str, _Names] = {}
 
     def on_change(
@@ -166,9 +177,18 @@ class HistoryTracker:
                 by_field.setdefault(row.history_field, []).append(row)
         for history_field, fresh in by_field.items():
             FieldRows(book, history_field, fresh, read, facts).take()
+        if self._window_of is not None:
+            book.facts = [self._owned_up(key[0], fact) for fact in book.facts]
         told = book.told()
         self._keep(key, entry, book, forget_before_ms=read.answered_ms - _REPLAYABLE_MS)
         return told
+
+    def _owned_up(self, entity: str, fact: HistoryFact) -> HistoryFact:
+        """Return a fact that no event told with the loss window that owns up to it, if there is one."""
+        if fact.match is not Match.ROW_ONLY or fact.final or fact.window_id is not None or self._window_of is None:
+            return fact
+        window_id = self._window_of(entity, fact.record_id, fact.changed_ms)
+        return fact if window_id is None else replace(fact, window_id=window_id)
 
     def _keep(self, key: Key, entry: LedgerEntry | None, book: Book, forget_before_ms: int | None = None) -> None:
         if not book.changed:

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
 
-import orjson
-
-from consumer.events import ChangeEvent, Json
+from consumer.events import ChangeEvent, Json, json_bytes
 from consumer.tracking.text_diff import apply_diff
 from consumer.tracking.values import FieldChange, RecordState
 
@@ -31,14 +29,14 @@ NONE: Final[frozenset[str]] = frozenset()
 
 def bare_image(record_id: str) -> bytes:
     """Return the canonical JSON of an image that has nothing but the id."""
-    return orjson.dumps({"Id": record_id})
+    return json_bytes({"Id": record_id})
 
 
 def encode_image(record_id: str, image: Mapping[str, Json], without: frozenset[str] = NONE) -> bytes:
     """Return the canonical JSON of an image: the id, then the fields but those in ``without``."""
     if without:
-        return orjson.dumps({"Id": record_id, **{name: value for name, value in image.items() if name not in without}})
-    return orjson.dumps({"Id": record_id, **image})
+        return json_bytes({"Id": record_id, **{name: value for name, value in image.items() if name not in without}})
+    return json_bytes({"Id": record_id, **image})
 
 
 def whole(value: Json) -> Json:

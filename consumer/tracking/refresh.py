@@ -37,7 +37,7 @@ def after_event(
     """
     if state is None or state.deleted:
         return None
-    if entity == SESSION and state.image.get("Status") == ENDED and _moved_status(change):
+    if entity == SESSION and state.image.get("Status") == ENDED and _just_ended(change, state, refresh_after_ms):
         return Refresh(change.stamp_ms + refresh_after_ms, 0, "ended")
     if owed is not None or change.record_index is None or not _wanting(state, facts):
         return None
@@ -66,9 +66,14 @@ def after_read(refresh: Refresh, answered_ms: int, *, have_metrics: bool | None)
     return replace(refresh, due_ms=answered_ms + _AGAIN_MS[refresh.tries], tries=refresh.tries + 1)
 
 
-def _moved_status(change: TrackedChange) -> bool:
-    """Whether the change brought the status; a first row of a snapshot brings everything already."""
+def _just_ended(change: TrackedChange, state: RecordState, refresh_after_ms: int) -> bool:
+    """Whether the change brought the end, or is the first sight of a record whose row was read soon after it.
+
+    What the platform computes after the end moves no event; a first row that is older than that has everything.
+    """
     if change.op == "c":
+        return True
+    if change.version == 1 and state.row_read_ms is not None and change.stamp_ms + refresh_after_ms > state.row_read_ms:
         return True
     if change.op == "r" and change.before is None:
         return False

@@ -135,7 +135,7 @@ class Tracker:
         return found
 
     def on_rows(self, read: RowsRead) -> list[TrackedChange]:
-        """Take in rows and return the changes to be emitted; ends the mark of the read.
+        """Take in rows and return the changes to be emitted; ends the mark of the read, unless more of it follows.
 
         Rows read because nothing was known of a record (UNKNOWN) give no changes: the event that follows tells.
         """
@@ -156,7 +156,7 @@ class Tracker:
                     self._marks.taken(key, mark)
             if moved.doubtful:
                 self._doubtful[key] = None
-        if mark is not None:
+        if mark is not None and not read.more:
             self._marks.end(mark)
         if read.purpose is Purpose.SNAPSHOT and read.last and found:
             found[-1] = replace(found[-1], snapshot="last")

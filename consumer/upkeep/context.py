@@ -96,6 +96,8 @@ class Context:
         windows: open loss windows by id, those just opened included.
         caught_up: waits until the stream has given what it retained: at once, unless the position was lost or this
             is a first start and neither a first position nor 10 s have passed.
+        delivered_to: up to when the stream has delivered everything, epoch milliseconds of the org's time; 0 while that
+            is not known.
         changed: set whenever a window opens, an object or a schema appears or a command comes; a job that waits
             clears it, then looks, and awaits nothing between its look and its wait.
         sleep: waits some seconds of real time.
@@ -118,6 +120,7 @@ class Context:
     facts: Callable[[str], EntityFacts | None]
     windows: Callable[[], Mapping[str, LossWindow]]
     caught_up: Callable[[], Awaitable[None]]
+    delivered_to: Callable[[], int]
     changed: asyncio.Event
     sleep: Callable[[float], Awaitable[None]]
     pace: Pace

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from hashlib import sha256
-from typing import Final, overload
+from typing import Final
 
+from consumer.changes.rows import RowPlan
 from consumer.errors import QueryRefusedError
 from consumer.events import Json
 from consumer.ports import RowsPage
 from consumer.tracking.arrivals import Closed, Progress, Reconciled
+from consumer.tracking.images import same, whole
 from consumer.tracking.values import RecordState, Row
 from consumer.upkeep.asking import HOUR_MS, RESPITE_S, Asking, Refusals, wait
 from consumer.upkeep.context import Context
@@ -22,8 +24,9 @@ _STAMP: Final = "LastModifiedDate"
 
 
 class ReconcileJob:
-    """Compares the rows that changed in each closed hour of the org's time with the tracked images.
+    """Compares the rows that changed in each closed hour of the org's time with the tracked images, field by field.
 
+    That waits until the stream has delivered the hour, or what is still to come would count as missing.
     An hour costs one query for 2,000 changed rows and one look at the delete log. Hours are not judged while a window
     over the whole object is open, because its scan answers for them; the first hour is that in which none is open.
     Records that changed again later belong to a later hour: their SystemModstamp has moved there.
@@ -52,7 +55,12 @@ class ReconcileJob:
     async def _turn(self, entity: str) -> bool:
         """Judge the next hour of an object if it is due; returns whether it was."""
         context = self._context
-        if context.facts(entity) is None or self._refusals.barred("reconcile", entity) or self._in_doubt(entity):
+        if (
+            context.plan(entity) is None
+            or context.facts(entity) is None
+            or self._refusals.barred("reconcile", entity)
+            or self._in_doubt(entity)
+        ):
             return False
         now_ms = context.now_ms()
         state = context.progress.get(_RECONCILE + entity)
@@ -60,7 +68,7 @@ class ReconcileJob:
             await self._begin(entity, now_ms)
             return True
         from_ms = count(state, "to_ms")
-        if now_ms < from_ms + HOUR_MS + context.pace.reconcile_after:
+        if min(now_ms - context.pace.reconcile_after, context.delivered_to()) < from_ms + HOUR_MS:
             return False
         await context.caught_up()
         try:
@@ -82,7 +90,9 @@ class ReconcileJob:
         await self._context.inbox.settled()
 
     async def _judge(self, entity: str, from_ms: int, to_ms: int) -> None:
-        source, context = self._context.source, self._context
+        source, context, plan = self._context.source, self._context, self._context.plan(entity)
+        if plan is None:
+            return
         log = await self._asking.ask(lambda: source.deleted_ids(entity, from_ms, to_ms))
         if log.earliest_ms > from_ms:
             # The log no longer tells what was deleted in that hour: only a look at everything does.
@@ -93,14 +103,16 @@ class ReconcileJob:
         if log.covered_to_ms < to_ms:
             await context.sleep(RESPITE_S)
             return
+        facts = context.facts(entity)
+        derived = frozenset() if facts is None else facts.not_in_events
         seals: list[tuple[str, int]] = []
         differing: dict[str, None] = {}
         cursor: str | None = None
         while True:
-            page = await self._page(entity, from_ms, to_ms, cursor)
+            page = await self._page(plan, from_ms, to_ms, cursor)
             for row in page.rows:
                 seals.append((row.record_id, _modified_ms(row.values, row.stamp_ms)))
-                if not agrees(context.store.get((entity, row.record_id)), row):
+                if not agrees(context.store.get((entity, row.record_id)), row, derived):
                     differing[row.record_id] = None
             cursor = page.cursor
             if cursor is None:
@@ -122,9 +134,9 @@ class ReconcileJob:
             )
         )
 
-    async def _page(self, entity: str, from_ms: int, to_ms: int, cursor: str | None) -> RowsPage:
+    async def _page(self, plan: RowPlan, from_ms: int, to_ms: int, cursor: str | None) -> RowsPage:
         source = self._context.source
-        return await self._asking.ask(lambda: source.stamps(entity, from_ms, to_ms, cursor))
+        return await self._asking.ask(lambda: source.modified(plan, from_ms, to_ms, cursor, repair=False))
 
 
 def digest_of(seals: Iterable[tuple[str, int]]) -> str:
@@ -133,10 +145,15 @@ def digest_of(seals: Iterable[tuple[str, int]]) -> str:
     return sha256("".join(lines).encode()).hexdigest()
 
 
-def agrees(state: RecordState | None, row: Row) -> bool:
+def agrees(state: RecordState | None, row: Row, derived: Collection[str] = ()) -> bool:
     """Return whether what is tracked of a record is what a row says, or newer.
 
     A record under repair is not judged: its window tells of it already.
+
+    Args:
+        state: what is tracked.
+        row: what Salesforce has.
+        derived: fields that no event carries: a difference in them is no loss.
     """
     if row.deleted:
         return agrees_gone(state, row.stamp_ms)
@@ -144,12 +161,14 @@ def agrees(state: RecordState | None, row: Row) -> bool:
         return False
     if state.deleted:
         return (state.deleted_ms or 0) > row.stamp_ms
-    if state.stale:
+    if state.stale or _newest_ms(state) > row.stamp_ms:
         return True
-    known_ms = _modified_ms(state.image, None)
-    if known_ms is not None:
-        return known_ms // 1000 >= _modified_ms(row.values, row.stamp_ms) // 1000
-    return _newest_ms(state) >= row.stamp_ms
+    image = state.image
+    return all(
+        same(image[name], whole(value))
+        for name, value in row.values.items()
+        if name in image and name not in derived and name not in state.incomplete
+    )
 
 
 def agrees_gone(state: RecordState | None, deleted_ms: int) -> bool:
@@ -161,11 +180,7 @@ def _newest_ms(state: RecordState) -> int:
     return max(0 if state.source is None else state.source.commit_ms, state.row_stamp_ms or 0)
 
 
-@overload
-def _modified_ms(values: Mapping[str, Json], otherwise: int) -> int: ...
-@overload
-def _modified_ms(values: Mapping[str, Json], otherwise: None) -> int | None: ...
-def _modified_ms(values: Mapping[str, Json], otherwise: int | None) -> int | None:
+def _modified_ms(values: Mapping[str, Json], otherwise: int) -> int:
     """Return LastModifiedDate in epoch milliseconds; the field policy can have made it unreadable."""
     text = values.get(_STAMP)
     if not isinstance(text, str):
