@@ -23,14 +23,17 @@ class CrashPoint:
         module: where the method's owner is.
         path: the attribute below the module, such as ``KafkaSink.commit``.
         when: ``before`` the call or ``after`` it returned.
+        within: name of a function that must be on the stack, for what serves several purposes; empty for none.
     """
 
     module: str
     path: str
     when: Literal["before", "after"] = "before"
+    within: str = ""
 
 
 _SINK, _PRODUCER = "consumer.kafka.sink", "aiokafka.producer.producer"
+_STORE, _OVERLAY = "consumer.store.sqlite", "consumer.store.overlay"
 
 POINTS = {
     # The first start, and every later one.
@@ -40,6 +43,11 @@ POINTS = {
     "after-takeover": CrashPoint(_SINK, "KafkaSink._restore"),
     "read-back": CrashPoint(_SINK, "recent_event_ids"),
     "restored": CrashPoint(_SINK, "KafkaSink._restore", "after"),
+    # Catching up the local store, piece by piece.
+    "store-attached": CrashPoint(_STORE, "SqliteStore.attach", "after"),
+    "catching-up": CrashPoint(_STORE, "SqliteStore.load"),
+    "piece-partly-stored": CrashPoint(_STORE, "SqliteStore._store_states", "after", within="load"),
+    "caught-up": CrashPoint(_SINK, "catch_up", "after"),
     # One transaction.
     "before-transaction": CrashPoint(_SINK, "KafkaSink._transact"),
     "partly-sent": CrashPoint(_PRODUCER, "AIOKafkaProducer.send_batch", "after"),
@@ -47,6 +55,10 @@ POINTS = {
     "end-sent": CrashPoint("aiokafka.producer.sender", "EndTxnHandler.create_request", "after"),
     "end-answered": CrashPoint("aiokafka.producer.sender", "EndTxnHandler.handle_response"),
     "committed-unknown-to-pipeline": CrashPoint(_SINK, "KafkaSink._transact", "after"),
+    "committed-not-merged": CrashPoint(_OVERLAY, "OverlayStore.merge"),
+    "partly-merged": CrashPoint(_STORE, "SqliteStore._store_states", "after", within="merge"),
+    "merge-not-committed": CrashPoint(_STORE, "SqliteStore._store_ledger", "after", within="merge"),
+    "merged": CrashPoint(_OVERLAY, "OverlayStore.merge", "after"),
     # Salesforce's side.
     "token": CrashPoint("consumer.salesforce.tokens", "TokenSource._new_session"),
     "token-refreshed": CrashPoint("consumer.salesforce.tokens", "TokenSource._new_session", "after"),
@@ -68,14 +80,17 @@ def arm(name: str, hit: int) -> None:
     owner: Any = importlib.import_module(point.module)
     for each in parents:
         owner = getattr(owner, each)
-    setattr(owner, attribute, _deadly(getattr(owner, attribute), point.when, _Countdown(hit)))
+    setattr(owner, attribute, _deadly(getattr(owner, attribute), point.when, _Countdown(hit, point.within)))
 
 
 class _Countdown:
-    def __init__(self, hit: int) -> None:
+    def __init__(self, hit: int, within: str) -> None:
         self._left = hit
+        self._within = within
 
     def __call__(self) -> None:
+        if self._within and all(each.function != self._within for each in inspect.stack(0)):
+            return
         self._left -= 1
         if self._left == 0:
             os.kill(os.getpid(), signal.SIGKILL)

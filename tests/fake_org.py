@@ -216,12 +216,6 @@ class FakeOrg:
         after = f"{page[-1][0]}|{page[-1][1]}" if len(found) > limit else None
         return RowsPage([self._row(key, self.table(entity)[key]) for _, key in page], answered, after)
 
-    async def stamps(self, entity: str, from_ms: int, to_ms: int, cursor: str | None) -> RowsPage:
-        answered = await self._answer("stamps", entity)
-        page = self._modified(entity, from_ms, to_ms, cursor, self.pages, answered)
-        rows = [replace(row, values={"LastModifiedDate": row.values["LastModifiedDate"]}) for row in page.rows]
-        return replace(page, rows=rows)
-
     async def deleted_ids(self, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
         answered = await self._answer("deleted_ids", entity)
         times = {key: row.deleted_ms for key, row in self.table(entity).items() if row.deleted_ms is not None}
@@ -435,6 +429,7 @@ class Harness:
             facts=self.facts.get,
             windows=lambda: self.durable.windows,
             caught_up=self.caught_up,
+            delivered_to=org.now_ms,
             changed=asyncio.Event(),
             sleep=asyncio.sleep,
             pace=pace,

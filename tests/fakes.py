@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NoReturn, TypeVar
 
-from consumer import __version__
+from consumer.assembly import Assembly, TrackingTimes
 from consumer.buffer import EventBuffer
 from consumer.changes.fields import FieldPolicy
 from consumer.delivery.coverage import Coverage
-from consumer.delivery.envelope import Envelope
 from consumer.delivery.headers import HeaderTemplate, event_id_of
 from consumer.delivery.names import Topics
-from consumer.delivery.positions import CommittedPosition, decode_entry
+from consumer.delivery.positions import CommittedPosition, ProgressEntry, decode_entry
 from consumer.delivery.quarantine import Quarantine, read_quarantine
 from consumer.errors import (
     KafkaRefusedError,
@@ -31,18 +30,25 @@ from consumer.errors import (
     ServiceError,
     TransactionFailedError,
 )
-from consumer.events import Keepalive, LossWindow, OutboundRecord, ReceivedEvent, StreamItem
-from consumer.pipeline import Clocks, Limits, Pipeline
-from consumer.ports import Batch, Restored
+from consumer.events import ChangeEvent, ChangeHeader, Keepalive, LossWindow, OutboundRecord, ReceivedEvent, StreamItem
+from consumer.outcome import Outcome
+from consumer.pipeline import Pipeline
+from consumer.pipeline_parts import Clocks, Limits
+from consumer.ports import Batch, Mirror, Offsets, Piece, Restored, Store
 from consumer.position import Position, Preset
-from consumer.processor import Outcome, Processor
+from consumer.processor import Decoded, Processor
 from consumer.reactions import Reaction
 from consumer.records import InternalRecords
-from consumer.subscription import Choices, Parts, Subscription
+from consumer.store.memory import MemoryStore
+from consumer.subscription import Aside, Choices, Parts, Subscription
+from consumer.tracking.arrivals import Arrival
 
 ORG = "00D000000000001AAA"
 CHANNEL = "/data/MessagingSessionChangeEvent"
 TOPICS = Topics("t.", [CHANNEL])
+RECORD = "0Mw000000000001AAA"
+RECORDS = 3
+"""Records that the events of :class:`TrackingProcessor` are of."""
 NOW_MS = 1_790_000_000_000
 T = TypeVar("T")
 
@@ -102,7 +108,10 @@ def clocks(random: Callable[[], float] = lambda: 0.5) -> Clocks:
     def monotonic() -> float:
         return asyncio.get_running_loop().time()
 
-    return Clocks(lambda: NOW_MS + int(monotonic() * 1000), monotonic, random)
+    def now_ms() -> int:
+        return NOW_MS + int(monotonic() * 1000)
+
+    return Clocks(now_ms, monotonic, random, now_ms)
 
 
 def event(number: int, *, bad: bool = False, replay: int | None = None, schema_id: str = "s1") -> ReceivedEvent:
@@ -121,13 +130,23 @@ def replay_id(number: int) -> bytes:
     return b"r%06d" % number
 
 
+ASSEMBLY = Assembly(ORG, "svc", TOPICS, FieldPolicy(), allow_raw=True, worker="worker")
+
+
+def memory_store() -> MemoryStore:
+    """Return an empty store."""
+    return MemoryStore(ASSEMBLY.codec())
+
+
 class PlainProcessor(Processor):
     """Takes payloads that begin with ``good`` for good ones; everything else is the real processor's work."""
 
-    def __init__(self, mended: bool = False) -> None:
+    def __init__(self, mended: bool = False, restored: Restored | None = None, store: Store | None = None) -> None:
         records = internal_records()
-        envelope = Envelope(ORG, "svc", __version__, TOPICS)
-        super().__init__(FieldPolicy(), envelope, Quarantine(ORG, TOPICS, allow_raw=True), records)
+        real = ASSEMBLY.processor(
+            CHANNEL, records, store or memory_store(), restored or Restored(None), TrackingTimes()
+        )
+        super().__init__(FieldPolicy(), Quarantine(ORG, TOPICS, allow_raw=True), records, real.intake)
         self._mended = mended
         self.known: set[str] = set()
 
@@ -137,18 +156,55 @@ class PlainProcessor(Processor):
     def learn(self, schema_id: str, schema_json: str) -> None:
         self.known.add(schema_id)
 
-    def _changed(self, event: ReceivedEvent) -> Outcome:
+    def decode(self, event: ReceivedEvent) -> Decoded:
         if event.schema_id in self._refused:
-            raise self._refused[event.schema_id]
+            return Decoded(event, None, self._refused[event.schema_id])
         if event.payload.startswith(b"bad") and not self._mended:
-            raise PayloadError("The payload is bad")
+            return Decoded(event, None, PayloadError("The payload is bad"))
+        return Decoded(event, _plain_change(event))
+
+    def _changed(self, change: ChangeEvent) -> Outcome:
+        event = change.received
         record = change_record(event.event_id, event.payload)
-        return Outcome((record,), 1, None, None, event.received_ms, len(event.payload))
+        return Outcome((record,), 1, event_ms=event.received_ms, size=len(event.payload))
+
+
+def _plain_change(event: ReceivedEvent) -> ChangeEvent:
+    header = ChangeHeader("MessagingSession", (RECORD,), "DELETE", "", "", 1, event.received_ms, 1, "", (), (), ())
+    return ChangeEvent(event, header, "DELETE", (RECORD,), (), (), {}, (), (), ())
+
+
+_TRACKED = ("Status", "Origin")
+
+
+def record_of(event_id: str) -> str:
+    """Return the record that an event is of."""
+    return f"0Mw00000000000{int(event_id[1:]) % RECORDS}AAA"
+
+
+class TrackingProcessor(PlainProcessor):
+    """Tracks for real: every good event sets the status of one of a few records to its own id."""
+
+    def decode(self, event: ReceivedEvent) -> Decoded:
+        decoded = super().decode(event)
+        return decoded if decoded.change is None else Decoded(event, _update(event))
+
+    def _changed(self, change: ChangeEvent) -> Outcome:
+        return self.intake.event(change)
+
+
+def _update(event: ReceivedEvent) -> ChangeEvent:
+    ids = (record_of(event.event_id),)
+    change_type = "CREATE" if event.payload.endswith(b"new") else "UPDATE"
+    header = ChangeHeader("MessagingSession", ids, change_type, "", "", 1, event.received_ms, 1, "", (), (), ())
+    changed = ("Status",) if change_type == "UPDATE" else ()
+    values = {"Status": event.event_id}
+    return ChangeEvent(event, header, change_type, ids, (), _TRACKED, values, changed, (), ())
 
 
 def change_record(event_id: str, value: bytes = b"{}", topics: Topics = TOPICS) -> OutboundRecord:
     """Return the change record of an event."""
-    key = b"0Mw000000000001AAA"
+    key = RECORD.encode()
     headers = HeaderTemplate(ORG, "MessagingSession", "changes").build(f"{event_id}:{key.decode()}", key, 0, 0)
     return OutboundRecord(topics.changes("MessagingSession"), key, value, headers)
 
@@ -189,9 +245,23 @@ class FakeKafka:
     epoch: int = 0
     open_sinks: int = 0
 
-    def sink(self) -> FakeSink:
-        """Return a new sink."""
-        return FakeSink(self)
+    def sink(self, mirror: Mirror | None = None) -> FakeSink:
+        """Return a new sink that brings the mirror up to date when it is opened."""
+        return FakeSink(self, mirror)
+
+    def ends(self, topics: Collection[str]) -> Offsets:
+        """Return the offset after the last record of each topic; all are of one partition."""
+        return {(topic, 0): len(self.on(topic)) for topic in topics}
+
+    def restore(self, mirror: Mirror) -> None:
+        """Load what the mirror does not have yet."""
+        mirror.attach("fake", stale_after_ms=302_400_000)
+        stored = mirror.offsets()
+        for topic in sorted({each.topic for each in self.records if each.topic.endswith((".state", ".ledger"))}):
+            found = [(each.key.decode(), each.value) for each in self.on(topic)]
+            new = found[stored.get((topic, 0), 0) :]
+            states, ledger = (new, []) if topic.endswith(".state") else ([], new)
+            mirror.load(Piece(states, ledger, {(topic, 0): len(found)}, NOW_MS), lambda _entity: True)
 
     @property
     def records(self) -> list[OutboundRecord]:
@@ -218,6 +288,7 @@ class FakeKafka:
             recent_event_ids=frozenset(self.event_ids()),
             last_event_ms=positions[0].last_event_ms if positions else None,
             committed_ms=positions[0].committed_ms if positions else None,
+            progress={each.name: each.state for each in entries if isinstance(each, ProgressEntry)},
         )
 
     async def events(self, window_ids: Collection[str]) -> AsyncGenerator[ReceivedEvent, None]:
@@ -232,8 +303,9 @@ class FakeKafka:
 class FakeSink:
     """Implements :class:`consumer.ports.Sink`."""
 
-    def __init__(self, kafka: FakeKafka) -> None:
+    def __init__(self, kafka: FakeKafka, mirror: Mirror | None = None) -> None:
         self._kafka = kafka
+        self._mirror = mirror
         self._epoch: int | None = None
         self._committing = False
         self._open = False
@@ -249,9 +321,11 @@ class FakeSink:
         kafka.epoch += 1
         self._epoch = kafka.epoch
         await asyncio.sleep(kafka.open_s)
+        if self._mirror is not None:
+            kafka.restore(self._mirror)
         return kafka.restored()
 
-    async def commit(self, batch: Batch) -> None:
+    async def commit(self, batch: Batch) -> Offsets:
         assert not self._committing, "two transactions at once"
         if self._epoch is None:
             raise TransactionFailedError("There is no producer for this transaction")
@@ -264,6 +338,7 @@ class FakeSink:
             raise
         finally:
             self._committing = False
+        return self._kafka.ends({record.topic for record in batch.records})
 
     def _decide(self, batch: Batch) -> None:
         kafka = self._kafka
@@ -431,6 +506,9 @@ class Recorder:
             self._news.clear()
             await self._news.wait()
 
+    def arrived(self, arrival: Arrival, outcome: Outcome) -> None:
+        self._tell("arrived", arrival, outcome)
+
     def processed(self, event: ReceivedEvent, outcome: Outcome) -> None:
         self._tell("processed", event.event_id, outcome)
 
@@ -483,7 +561,9 @@ class Rig:
         limits: Limits = LIMITS,
         choices: Choices | None = None,
         burst: int = 3,
+        aside: Callable[[], Aside] | None = None,
     ) -> None:
+        self.aside = aside
         self.kafka = FakeKafka()
         self.bus = FakeBus(items, burst=burst)
         self.schemas = FakeSchemas()
@@ -496,10 +576,14 @@ class Rig:
 
     def restarted(self) -> Subscription:
         """Return a new supervisor, as after a restart of the process."""
+        store = memory_store()
         parts = Parts(
             stream=self.bus.stream,
-            sink=self.kafka.sink,
-            processor=lambda: PlainProcessor(self.mended),
+            sink=lambda: self.kafka.sink(store),
+            processor=lambda restored: PlainProcessor(self.mended, restored, store),
+            store=store,
+            aside=self.aside,
+            read_unknown=False,
             schemas=self.schemas,
             quarantine=self.kafka,
             records=internal_records(),

@@ -239,6 +239,8 @@ class _Comparison:
 
     def _change(self, record: ReadRecord, value: Mapping[str, Any]) -> None:
         found, source = self._found, value["source"]
+        if source["event_id"] is None:
+            return  # a row that was read: what it says is held against the org's records elsewhere
         found.records += 1
         event_id, record_id = source["event_id"], source["record_id"]
         name = f"{event_id}:{record_id}"

@@ -285,7 +285,7 @@ class Lab:
             config: its configuration file as values.
             crash: ``POINT:HIT`` of :mod:`tests.crash_points`, None for a worker that lives.
         """
-        path = self._write("worker", config)
+        path = self._write("worker", {"state": {"path": str(self.directory / "state")}, **config})
         return await self._start(Worker, "run", "--config", str(path), crash=crash)
 
     def _write(self, stem: str, values: Mapping[str, Any]) -> Path:
@@ -393,6 +393,8 @@ def worker_config(
             "transaction_timeout": "10s",
         },
         "batch": {"max_age": "20ms", "max_records": 200},
+        "history": {"poll": "2s", "settle": "2s", "confirm_within": "30s"},
+        "tracking": {"refresh_after": "5s"},
         "service": {"name": prefix.strip("."), "listen": "127.0.0.1:0", "log_format": "json", "shutdown_grace_s": 10},
     }
     for section, values in overrides.items():

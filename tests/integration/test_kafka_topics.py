@@ -12,6 +12,7 @@ from consumer.kafka.connection import Cluster
 from consumer.kafka.topics import cluster_id, describe_topics, ensure_topics, planned_specs, spec_of
 from consumer.settings import KafkaSettings
 from tests.broker import Broker
+from tests.processes import until
 
 pytestmark = pytest.mark.kafka
 
@@ -37,7 +38,15 @@ async def create(broker: Broker, *topics: NewTopic) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
     await admin.start()
     await admin.create_topics(list(topics))
-    await admin.close()
+    names = [each.name for each in topics]
+
+    async def visible() -> bool:
+        return not any(each["error_code"] for each in await admin.describe_topics(names))
+
+    try:
+        await until(visible, "the broker knows the topics it has made")
+    finally:
+        await admin.close()
 
 
 async def test_missing_topics_are_made_with_their_settings(kafka_broker: Broker, topic_prefix: str) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,19 +120,61 @@ def test_bitmaps_of_every_kind_are_named() -> None:
     assert any(change["diff_fields"] == ["Notes__c"] for change in changes)
 
 
+def test_diffs_are_applied_parts_merged_and_nulls_told() -> None:
+    """Each change begins where the last one ended, and the state holds what the last one ended with."""
+    changes = ops("bitmaps")
+    assert [each["source"]["record_version"] for each in changes] == list(range(1, len(changes) + 1))
+    for before, after in pairwise(changes):
+        assert after["before"] == before["after"]
+    (diffed,) = [each for each in changes if each["source"]["diff_fields"]]
+    assert diffed["after"]["Notes__c"] == diffed["before"]["Notes__c"].replace("line 02 abc", "line 02 CHANGED abc")
+    moved, located, nulled = (each["after"]["VisitAddress__c"] for each in changes[1:4])
+    assert moved == {"Street": "2 Side St", "City": "Graz", "PostalCode": "8010", "Country": "Austria"}
+    assert located == {**moved, "Latitude": 47.07, "Longitude": 15.44}
+    assert nulled.get("City") is None
+    assert nulled["Latitude"] == 47.07
+    assert changes[3]["after"]["Priority__c"] is None
+    assert [each["image"] for each in ops("bitmaps", "state")] == [each["after"] for each in changes]
+    (step,) = [each for each in ops("bitmaps", "history") if each["field"] == "VisitAddress__c.Street"]
+    assert (step["old_value"], step["new_value"]) == ("1 Main St", "2 Side St")
+
+
+def test_a_record_that_comes_back_goes_on_counting() -> None:
+    back = ops("merged-and-transactions")[-1]
+    assert (back["op"], back["source"]["change_type"], back["before"]) == ("c", "UNDELETE", None)
+    earlier = [
+        each for each in ops("merged-and-transactions")[:-1] if each["source"]["record_id"] == back["after"]["Id"]
+    ]
+    assert back["source"]["record_version"] == len(earlier) + 1
+    assert [each["op"] for each in earlier][-1] == "d"
+    assert back["after"] == {**earlier[-1]["before"], "LastModifiedDate": back["after"]["LastModifiedDate"]}
+
+
 def test_a_schema_change_in_mid_stream_moves_no_field() -> None:
     changes = ops("schema-change")
     assert len({change["source"]["schema_id"] for change in changes}) == 3
     scores = [change["after"]["CSAT_Score__c"] for change in changes if "CSAT_Score__c" in change["after"]]
-    assert scores == [3.0, 4.0]
+    assert scores == [3.0, 4.0], "a field that was removed leaves the image"
     assert changes[-1]["after"]["Novel__c"] == "passes through"
+    told = [each["detail"] for each in ops("schema-change", "coverage")]
+    assert [(each["added"], each["removed"]) for each in told] == [
+        (["Region__c"], []),
+        (["Novel__c"], ["CSAT_Score__c"]),
+    ]
+    # The first value of a new field replaces one that nobody knows, not a null.
+    steps = [(each["field"], each["old_value"], each["values"]) for each in ops("schema-change", "history")]
+    assert [step for step in steps if step[0] == "Region__c"] == [
+        ("Region__c", None, "old_unknown"),
+        ("Region__c", "EMEA", "known"),
+    ]
 
 
 def test_events_that_share_a_replay_id_are_all_there_and_go_to_their_objects_topics() -> None:
     lines = golden("channel-enriched")
     assert {line["topic"] for line in lines} == {
-        f"{PREFIX}messaging-session.changes",
-        f"{PREFIX}agent-work.changes",
+        f"{PREFIX}{entity}.{kind}"
+        for entity in ("messaging-session", "agent-work")
+        for kind in ("changes", "history", "state")
     }
     by_replay_id: dict[str, set[str]] = defaultdict(set)
     for change in ops("channel-enriched"):
@@ -155,13 +198,42 @@ def test_gaps_open_windows_and_name_no_placeholder() -> None:
     assert all("*" not in line["key"] and not line["key"].startswith("000000") for line in golden("gaps"))
 
 
+def test_what_a_gap_hid_is_no_before_and_no_old_value() -> None:
+    """Changes go on behind a gap, without what it may have changed; the state says that it is out of date."""
+    changes = [each for each in ops("gaps") if each["op"] != "c"]
+    only_id = {"Id": changes[0]["source"]["record_id"]}
+    assert [(each["source"]["change_type"], each["before"]) for each in changes] == [
+        ("UPDATE", only_id),
+        ("GAP_DELETE", only_id),
+        ("UPDATE", only_id),
+    ]
+    assert all(each["source"]["unknown_fields"] for each in changes)
+    steps = [(each["field"], each["old_value"], each["new_value"], each["values"]) for each in ops("gaps", "history")]
+    assert steps == [
+        ("created", None, None, "known"),
+        ("Status", None, "Active", "old_unknown"),
+        ("Status", None, "Ended", "old_unknown"),
+    ]
+    states = [each for each in ops("gaps", "state") if each["record_id"] == only_id["Id"]]
+    assert [each["stale"] for each in states] == [False, True, True, False, True, True]
+    assert [each["deleted"] for each in states] == [False, False, False, True, True, False]
+    assert states[1]["image"] == only_id
+    assert states[1]["suspect"]["Status"] == "New"
+
+
 def test_a_lost_position_opens_a_window_where_it_happened() -> None:
     items = list(Recording(path_of("position-lost")))
     assert sum(isinstance(item, Keepalive) for item in items) == 2
     assert [item.error for item in items if isinstance(item, StreamFault)][-1] == PositionLostError.__name__
-    assert [kind_of(line["topic"]) for line in golden("position-lost")] == ["changes"] * 2 + ["coverage"] + [
+    kinds = [kind_of(line["topic"]) for line in golden("position-lost")]
+    assert [kind for kind in kinds if kind not in {"history", "state"}] == ["changes"] * 2 + ["coverage"] + [
         "changes"
     ] * 2
+    before_it, behind_it, *_ = (change["before"] for change in ops("position-lost")[1:])
+    assert before_it["Status"] == "New"
+    assert behind_it == {"Id": before_it["Id"]}, "what was known before the loss is no before"
+    epochs = [each["source_version"]["epoch"] for each in ops("position-lost", "state")]
+    assert epochs == [0, 0, 1, 1]
 
 
 def test_names_that_are_texts_or_people_and_addresses_keep_their_form() -> None:
@@ -170,7 +242,7 @@ def test_names_that_are_texts_or_people_and_addresses_keep_their_form() -> None:
     ]
     assert names_seen[0] == "Acme Ltd"
     assert names_seen[1] == {"Salutation": "Ms", "FirstName": "Ada", "LastName": "Müller"}
-    assert names_seen[3] == {"LastName": "Meier"}
+    assert names_seen[3] == {"Salutation": "Ms", "FirstName": "Ada", "LastName": "Meier"}, "parts are merged"
 
 
 def test_the_worked_payload_of_the_reference_is_a_change_record() -> None:

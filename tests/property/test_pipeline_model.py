@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from consumer.errors import FloodError, KafkaRefusedError, PositionLostError, ProducerFencedError, ServerProtectionError
 from consumer.events import Keepalive, ReceivedEvent, StreamItem
 from consumer.flood import MOST_BAD
-from consumer.pipeline import Limits
+from consumer.pipeline_parts import Limits
 from consumer.ports import Batch
 from consumer.tasks import task_group
 from tests.fakes import CommitFault, Rig, event, keepalive, replay_id, virtual

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from consumer.cli.status import _print, summarise
+from consumer.cli.status import _print, summarise, with_metrics
 from consumer.delivery.positions import CommittedPosition, Meta
 from consumer.delivery.windows import window_for_first_start
 from consumer.health.state import HealthState, Role
@@ -14,6 +14,7 @@ from consumer.kafka.deployment import Deployment
 from consumer.kafka.membership import Member
 from consumer.position import Position, Preset
 from consumer.settings import Settings
+from consumer.telemetry import Metrics
 
 CHANNEL = "/data/MessagingSessionChangeEvent"
 NOW_MS = 1_790_000_000_000
@@ -97,3 +98,109 @@ def test_the_text_names_members_position_windows_and_problems(capsys: pytest.Cap
     for part in ("active  host:1", "standby host:2", "preset", "latest", "12 open loss windows", "and 2 more", "lag"):
         assert part in text, part
     assert "problem: " in text
+
+
+PROGRESS: dict[str, dict[str, Any]] = {
+    f"span:changes:{CHANNEL}": {"to_ms": NOW_MS - 4_000, "cut_ms": NOW_MS},
+    "poll:history:MessagingSession": {"complete_to_ms": NOW_MS - 30_000, "floor_ms": 0},
+    "poll:history:AgentWork": {"backfill_to_ms": NOW_MS, "at_ms": 0, "ids": []},
+    "poll:reconcile:MessagingSession": {"to_ms": NOW_MS - HOUR_MS},
+    "scan:abc": {
+        "kind": "all",
+        "purpose": "resync",
+        "entities": ["MessagingSession"],
+        "left": ["MessagingSession"],
+        "phase": "rows",
+        "rows": 2_000,
+        "total": 10_000,
+        "where": "",
+        "windows": ["w1"],
+    },
+    "snapshot:abc": {"entity": None, "where": ""},
+    "snapshot:later": {"entity": "MessagingSession", "where": "Status = 'Active'"},
+}
+
+
+def with_progress(**changes: Any) -> Deployment:
+    found = deployment(ACTIVE, at=committed())
+    return Deployment(found.meta, found.positions, {}, found.members, {CHANNEL: {**PROGRESS, **changes}})
+
+
+def channel_of(found: Deployment, own: dict[str, Any] | None = None) -> dict[str, Any]:
+    channel: dict[str, Any] = summarise(SETTINGS, found, own, NOW_MS)["channels"][0]
+    return channel
+
+
+def test_what_is_proven_and_what_is_under_way_comes_from_kafka() -> None:
+    """A worker on another machine has no page here; what it committed says how far it is."""
+    channel = channel_of(with_progress())
+    assert channel["delivered_to"] == "2026-09-21T14:13:16+00:00"
+    assert channel["history_to"] == {"AgentWork": None, "MessagingSession": "2026-09-21T14:12:50+00:00"}
+    assert channel["reconciled_to"] == {"MessagingSession": "2026-09-21T13:13:20+00:00"}
+    under_way, queued = channel["scans"]
+    assert (under_way["job"], under_way["rows"], under_way["total"], under_way["phase"]) == (
+        "abc",
+        2_000,
+        10_000,
+        "rows",
+    )
+    assert (queued["job"], queued["phase"], queued["where"]) == ("later", "queued", "Status = 'Active'")
+    assert problems(with_progress()) == []
+
+
+def test_nothing_proven_yet_is_shown_as_nothing() -> None:
+    channel = channel_of(deployment(ACTIVE, at=committed()))
+    assert (channel["delivered_to"], channel["scans"], channel["history_to"]) == (None, [], {})
+
+
+@pytest.mark.parametrize(
+    ("told", "rows"),
+    [
+        ({"entity": "MessagingSession", "rows": 4_000, "total": 10_000}, 4_000),
+        ({"entity": "MessagingSession", "rows": 1_000, "total": 10_000}, 2_000),
+        ({"entity": "AgentWork", "rows": 9_000, "total": 10_000}, 2_000),
+    ],
+)
+def test_a_scan_s_rows_are_the_worker_s_where_those_are_newer(told: dict[str, Any], rows: int) -> None:
+    own = page(Role.ACTIVE)
+    own["subscriptions"][0]["scans"] = {"abc": told}
+    assert channel_of(with_progress(), own)["scans"][0]["rows"] == rows
+
+
+def test_metrics_tell_the_tracked_records_and_the_api_calls() -> None:
+    metrics = Metrics(now_ms=lambda: NOW_MS)
+    metrics.subscription(CHANNEL).tracked(lambda: 1_234_567)
+    metrics.api_calls_used.set(900)
+    metrics.api_calls_limit.set(100_000)
+    own = with_metrics(page(Role.ACTIVE), metrics.exposition()[0].decode())
+    document = summarise(SETTINGS, with_progress(), own, NOW_MS)
+    assert document["channels"][0]["worker"]["tracked_records"] == 1_234_567
+    assert document["api_calls"] == {"used": 900, "limit": 100_000}
+
+
+def test_api_calls_that_nobody_told_are_not_shown_as_zero() -> None:
+    own = with_metrics(page(Role.ACTIVE), Metrics(now_ms=lambda: NOW_MS).exposition()[0].decode())
+    assert own["api_calls"] is None
+    assert own["subscriptions"][0]["tracked_records"] is None
+
+
+def test_the_text_tells_progress_and_what_can_not_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    own = page(Role.ACTIVE)
+    own["api_calls"] = {"used": 900, "limit": 100_000}
+    own["subscriptions"][0] |= {"tracked_records": 1_234_567, "unavailable": ["metrics of MessagingSession: no"]}
+    waiting = {**PROGRESS["scan:abc"], "phase": "waiting", "left": [], "rows": 0}
+    _print(summarise(SETTINGS, with_progress(**{"scan:done": waiting}), own, NOW_MS))
+    text = capsys.readouterr().out
+    for part in (
+        "900 of 100,000 used",
+        "delivered to         2026-09-21T14:13:16+00:00",
+        "history read to      2026-09-21T14:12:50+00:00  MessagingSession",
+        "back-fill of AgentWork under way",
+        "compared to          2026-09-21T13:13:20+00:00  MessagingSession",
+        "resync of MessagingSession: 2,000 of 10,000 rows (20 %), rows are read",
+        "resync of MessagingSession: all read; its loss windows close",
+        "snapshot asked for of MessagingSession where Status = 'Active': 0 rows, waits for its turn",
+        "tracked records      1,234,567",
+        "not readable         metrics of MessagingSession: no",
+    ):
+        assert part in text, part

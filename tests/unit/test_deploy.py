@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PINNED = re.compile(r"^[a-z0-9./-]+:\d+(\.\d+)+(-[a-z0-9.]+)?$")
 WORKERS = ("consumer", "standby")
 OURS = ("org", *WORKERS)
+STATE = "/var/lib/session-consumer"
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +63,16 @@ def test_foreign_images_are_pinned_to_the_version_the_tests_run(compose: dict[st
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_our_containers_can_write_nothing_but_tmp_and_gain_no_rights(compose: dict[str, Any], name: str) -> None:
+def test_our_containers_can_write_nothing_but_tmp_and_their_store_and_gain_no_rights(
+    compose: dict[str, Any], name: str
+) -> None:
     service = compose["services"][name]
     assert service["read_only"] is True
     assert [each.partition(":")[0] for each in service["tmpfs"]] == ["/tmp"]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert not service.keys() & {"privileged", "volumes", "user", "cap_add", "network_mode", "pid"}
+    assert service.get("volumes", []) == ([f"state:{STATE}"] if name in WORKERS else [])
+    assert not service.keys() & {"privileged", "user", "cap_add", "network_mode", "pid"}
     assert (ROOT / "deploy" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
 
 
@@ -139,6 +143,13 @@ def test_the_image_runs_as_a_number_that_is_not_root(instructions: list[tuple[st
     assert "0" not in user.groups()
 
 
+def test_the_image_has_a_volume_for_the_store_that_its_user_may_write(instructions: list[tuple[str, str]]) -> None:
+    assert _last(instructions, "VOLUME") == STATE
+    user, group = _last(instructions, "USER").split(":")
+    (made,) = [text for name, text in instructions if name == "RUN" and STATE in text]
+    assert f"-m 700 -o {user} -g {group} {STATE}" in made
+
+
 def test_the_image_stops_and_starts_as_the_command_line_does(instructions: list[tuple[str, str]]) -> None:
     assert json.loads(_last(instructions, "ENTRYPOINT")) == ["session-consumer"]
     assert json.loads(_last(instructions, "CMD")) == ["run"]
@@ -146,7 +157,7 @@ def test_the_image_stops_and_starts_as_the_command_line_does(instructions: list[
     environment = dict(each.split("=", 1) for each in shlex.split(_last(instructions, "ENV")))
     assert environment["PYTHONDONTWRITEBYTECODE"] == "1"
     ours = {name: value for name, value in environment.items() if name.startswith(settings_load.ENV_PREFIX)}
-    assert ours == {"SESSION_CONSUMER__SERVICE__LISTEN": "0.0.0.0:8080"}
+    assert ours == {"SESSION_CONSUMER__SERVICE__LISTEN": "0.0.0.0:8080", "SESSION_CONSUMER__STATE__PATH": STATE}
     assert _last(instructions, "EXPOSE") == "8080"
 
 
@@ -187,3 +198,102 @@ async def test_the_health_check_tells_a_living_service_from_a_dead_one(instructi
 @pytest.mark.parametrize("path", sorted((ROOT / "deploy" / "scenarios").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_scenario_is_valid(path: Path) -> None:
     assert scenario.load(path)
+
+
+# --- Kubernetes and systemd
+
+
+@pytest.fixture(scope="module")
+def stateful_set() -> dict[str, Any]:
+    documents = yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8"))
+    found: dict[str, Any] = next(each for each in documents if each["kind"] == "StatefulSet")
+    return found
+
+
+def _settings_of(environment: dict[str, str]) -> Any:
+    """Load an environment as the service does; secret files are there."""
+    return settings_load.load("", environment, lambda _: b"secret", login_faults).settings
+
+
+def test_kubernetes_runs_two_workers_that_keep_their_store(stateful_set: dict[str, Any]) -> None:
+    spec = stateful_set["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    claims = [each["metadata"]["name"] for each in spec["volumeClaimTemplates"]]
+    settings = _settings_of({each["name"]: each["value"] for each in container["env"]})
+    assert spec["replicas"] == 2
+    assert claims == ["state"]
+    assert mounts["state"] == str(settings.state.path) == STATE
+    assert settings.service.listen.endswith(f":{container['ports'][0]['containerPort']}")
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > settings.service.shutdown_grace_s
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_kubernetes_gives_no_rights_and_no_secret_in_the_file(stateful_set: dict[str, Any]) -> None:
+    pod = stateful_set["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    secrets = [each for each in container["env"] if "SECRET" in each["name"] or "PASSWORD" in each["name"]]
+    assert secrets
+    assert all(each["name"].endswith("_FILE") for each in secrets)
+    (mounted,) = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == "secrets"]
+    assert all(each["value"].startswith(f"{mounted}/") for each in secrets)
+
+
+def test_the_systemd_unit_keeps_its_store_and_has_time_to_stop() -> None:
+    lines = (ROOT / "deploy" / "session-consumer.service").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
+    unit = {name: value for name, value in pairs if name != "Environment"}
+    environment = dict(value.split("=", 1) for name, value in pairs if name == "Environment")
+    needed = {
+        "SESSION_CONSUMER__SALESFORCE__LOGIN_URL": "https://x.my.salesforce.com",
+        "SESSION_CONSUMER__SALESFORCE__CLIENT_ID": "x",
+        "SESSION_CONSUMER__KAFKA__BOOTSTRAP_SERVERS": "x:1",
+    }
+    settings = _settings_of(environment | needed)
+    assert settings.state.path is None, "systemd says by STATE_DIRECTORY where it is"
+    assert unit["StateDirectory"] == "session-consumer"
+    assert unit["StateDirectoryMode"] == "0700"
+    assert int(unit["TimeoutStopSec"]) > settings.service.shutdown_grace_s
+    assert unit["DynamicUser"] == unit["NoNewPrivileges"] == "yes"
+    command = cli._import(unit["ExecStart"].split()[1])
+    args = cli._parser(command.NAME, command).parse_args(unit["ExecStart"].split()[1:])
+    assert str(args.config) == "/etc/session-consumer/session-consumer.toml"
+
+
+# --- alerts and dashboard
+
+_NAMES = re.compile(r"session_consumer_[a-z0-9_]+")
+
+
+def _exposed() -> set[str]:
+    """Return every series name of ``/metrics``."""
+    found = set()
+    for metric in Metrics().registry.collect():
+        endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])
+        found |= {metric.name + ending for ending in endings}
+    return found
+
+
+def test_every_alert_watches_a_metric_that_exists() -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text(encoding="utf-8"))
+    rules = document["groups"][0]["rules"]
+    named = {name for rule in rules for name in _NAMES.findall(rule["expr"])}
+    assert len({rule["alert"] for rule in rules}) == len(rules) > 5
+    assert named <= _exposed()
+    assert {"session_consumer_halted", "session_consumer_position_expires_seconds"} <= named
+    commands = {name for rule in rules for name in re.findall(r"`session-consumer ([a-z]+)", str(rule["annotations"]))}
+    assert commands <= cli.COMMANDS.keys()
+
+
+def test_every_panel_shows_a_metric_that_exists() -> None:
+    document = json.loads((ROOT / "deploy" / "grafana.json").read_text(encoding="utf-8"))
+    expressions = [target["expr"] for panel in document["panels"] for target in panel["targets"]]
+    named = {name for each in expressions for name in _NAMES.findall(each)}
+    assert expressions
+    assert named <= _exposed()
+    assert all(_NAMES.search(each) for each in expressions)
+    assert len({panel["id"] for panel in document["panels"]}) == len(document["panels"])

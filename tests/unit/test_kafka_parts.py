@@ -117,7 +117,9 @@ def test_each_kind_of_topic_has_its_cleanup_and_retention() -> None:
     assert spec_of("p.x.sharing-rules", SETTINGS).retention_ms == SETTINGS.retention.sharing
     assert spec_of("p.x.state", SETTINGS).configs()["cleanup.policy"] == "compact"
     names = [spec.name for spec in planned_specs(Topics("p.", ("/data/ChangeEvents",)), SETTINGS)]
-    assert names == [f"p.change-events.{kind}" for kind in ("positions", "control", "coverage", "quarantine")]
+    assert names == [f"p.change-events.{kind}" for kind in ("positions", "ledger", "control", "coverage", "quarantine")]
+    names = {spec.name for spec in planned_specs(Topics("p.", ("/data/CaseChangeEvent",)), SETTINGS)}
+    assert {f"p.case.{kind}" for kind in ("changes", "history", "state", "ledger")} < names
 
 
 def test_the_transactional_id_is_stable_and_of_safe_characters() -> None:

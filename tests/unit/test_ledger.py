@@ -20,6 +20,7 @@ from consumer.position import Position
 from tests.delivery_values import CHANNEL, ORG, TOPICS, change, received
 from tests.kafka_reader import ReadRecord
 from tests.ledger import Published, ahead_of_records, check, published_events
+from tests.tracking_values import untracked
 
 RECORDS = ("0Mw000000000001AAA", "0Mw000000000002AAA", "0Mw000000000003AAA")
 FIRST_MS = 1_790_000_000_000
@@ -93,7 +94,7 @@ def ledger() -> list[Published]:
 
 @pytest.fixture
 def committed() -> list[ReadRecord]:
-    return read([record for number in range(EVENTS) for record in ENVELOPE.changes(changed(number))])  # type: ignore[arg-type]  # a ChangeEvent
+    return read([record for number in range(EVENTS) for record in untracked(ENVELOPE, changed(number))])  # type: ignore[arg-type]  # a ChangeEvent
 
 
 def opened(window: LossWindow | None) -> ReadRecord:

@@ -59,7 +59,7 @@ def desk() -> Iterator[Desk]:
 
 
 def good(number: int = 1) -> Outcome:
-    return Outcome((change_record(f"e{number}"),), 1, None, None, NOW_MS - 2_000, 10)
+    return Outcome((change_record(f"e{number}"),), 1, event_ms=NOW_MS - 2_000, size=10)
 
 
 def test_connected_is_active_and_the_end_of_the_call_is_failing_with_its_reason(desk: Desk) -> None:
@@ -126,11 +126,11 @@ def test_open_windows_are_counted_through_quarantine_retry_and_restart(desk: Des
     desk.committed()
     assert (desk.health.open_windows, desk.value("loss_windows_open")) == (1, 1)
     assert desk.value("quarantined_total", reason="payload_undecodable") == 1
-    assert bad.window is not None
-    desk.observer.restored(Restored(None, {bad.window.window_id: bad.window}))
-    desk.observer.windows_opened((bad.window,))
+    (window,) = bad.opened
+    desk.observer.restored(Restored(None, {window.window_id: window}))
+    desk.observer.windows_opened((window,))
     assert desk.health.open_windows == 1
-    again = replace(event(1), window_id=bad.window.window_id)
+    again = replace(event(1), window_id=window.window_id)
     desk.observer.retried(again, KafkaUnavailableError("still bad"))
     desk.committed(at=2)
     assert desk.health.open_windows == 1

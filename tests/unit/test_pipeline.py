@@ -17,7 +17,8 @@ from consumer.errors import (
     TransactionFailedError,
 )
 from consumer.events import StreamItem
-from consumer.pipeline import Limits, Pipeline
+from consumer.pipeline import Pipeline
+from consumer.pipeline_parts import Limits
 from consumer.position import Position, Preset
 from consumer.tasks import task_group
 from tests.fakes import (
@@ -33,6 +34,7 @@ from tests.fakes import (
     event,
     internal_records,
     keepalive,
+    memory_store,
     replay_id,
     virtual,
 )
@@ -47,11 +49,14 @@ class Bench:
         self.schemas = FakeSchemas()
         self.told = Recorder()
         self.sink: FakeSink = self.kafka.sink()
+        store = memory_store()
         self.pipeline = Pipeline(
             stream=self.bus.stream(),
             schemas=self.schemas,
             sink=self.sink,
-            processor=PlainProcessor(),
+            processor=PlainProcessor(store=store),
+            store=store,
+            read_unknown=None,
             encode_position=internal_records().position,
             limits=limits,
             clocks=clocks(),

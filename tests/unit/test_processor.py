@@ -6,13 +6,15 @@ import orjson
 import pytest
 
 from consumer import __version__
-from consumer.assembly import Assembly, field_policy
+from consumer.assembly import Assembly, TrackingTimes, field_policy
 from consumer.changes.fields import FieldPolicy
 from consumer.delivery.positions import Removed, decode_entry
 from consumer.errors import BitmapError, ConfigError, PayloadError, SchemaParseError, SchemaRefusedError
 from consumer.events import ReceivedEvent
+from consumer.ports import Restored
 from consumer.processor import Processor
 from consumer.settings import FieldSettings
+from consumer.store.memory import MemoryStore
 from tests.change_schemas import DEMO, DEMO_PAYLOAD, WIDGET, WIDGET_PAYLOAD
 from tests.delivery_values import checked
 from tests.fakes import CHANNEL, ORG, TOPICS
@@ -23,7 +25,8 @@ CUT = ReceivedEvent(CHANNEL, "e2", "widget", WIDGET_PAYLOAD[:-3], b"r2", 1_790_0
 
 def processor(policy: FieldPolicy | None = None, *, allow_raw: bool = True) -> Processor:
     assembly = Assembly(ORG, "svc", TOPICS, policy or FieldPolicy((), (), (), None), allow_raw, "worker")
-    return assembly.processor(assembly.internal_records(CHANNEL, 0))
+    store = MemoryStore(assembly.codec())
+    return assembly.processor(CHANNEL, assembly.internal_records(CHANNEL, 0), store, Restored(None), TrackingTimes())
 
 
 def learned(policy: FieldPolicy | None = None, *, allow_raw: bool = True) -> Processor:
@@ -34,11 +37,12 @@ def learned(policy: FieldPolicy | None = None, *, allow_raw: bool = True) -> Pro
 
 def test_a_good_event_becomes_its_changes() -> None:
     outcome = learned().process(GOOD)
-    (record,) = outcome.records
+    record, *others = outcome.records
     value = checked(record)
-    assert (outcome.changes, outcome.window, outcome.error) == (1, None, None)
+    assert {each.topic.rpartition(".")[2] for each in others} == {"history", "positions"}
+    assert (outcome.changes, outcome.opened, outcome.error) == (1, (), None)
     assert outcome.event_ms == value["source"]["ts_ms"] == 1_750_000_000_000
-    assert outcome.size == len(record.value or b"")
+    assert outcome.size == sum(len(each.value or b"") for each in outcome.records if "positions" not in each.topic)
     assert value["source"]["version"] == __version__
 
 
@@ -52,10 +56,9 @@ def test_a_payload_that_does_not_decode_goes_to_quarantine_with_its_window() -> 
     for record in outcome.records:
         checked(record)
     assert isinstance(outcome.error, PayloadError)
-    assert outcome.window is not None
     assert (quarantined.topic, quarantined.value) == (TOPICS.quarantine, CUT.payload)
     assert orjson.loads(opened.value or b"")["kind"] == "loss_opened"
-    assert decode_entry(entry.key, entry.value) == outcome.window
+    assert (decode_entry(entry.key, entry.value),) == outcome.opened
     assert (outcome.changes, outcome.event_ms, outcome.size) == (0, None, len(CUT.payload))
 
 
@@ -96,10 +99,10 @@ def test_the_field_policy_comes_before_anything_is_encoded() -> None:
 
 
 def test_a_retry_that_works_closes_the_window_with_the_changes() -> None:
-    window = learned().process(CUT).window
-    assert window is not None
+    (window,) = learned().process(CUT).opened
     outcome = learned().process_again(GOOD, window)
-    change, closed, entry = outcome.records
+    change = outcome.records[0]
+    closed, entry = outcome.records[-2:]
     for record in outcome.records:
         checked(record)
     assert change.topic == TOPICS.changes("Widget__c")
@@ -110,8 +113,7 @@ def test_a_retry_that_works_closes_the_window_with_the_changes() -> None:
 
 
 def test_a_retry_in_vain_gives_no_records() -> None:
-    window = learned().process(CUT).window
-    assert window is not None
+    (window,) = learned().process(CUT).opened
     outcome = learned().process_again(CUT, window)
     assert outcome.records == ()
     assert isinstance(outcome.error, PayloadError | BitmapError)

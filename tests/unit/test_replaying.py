@@ -9,7 +9,18 @@ import orjson
 from consumer.errors import PositionLostError, StreamEndedError
 from consumer.events import Keepalive, OutboundRecord, ReceivedSchema, StreamFault, TapItem
 from consumer.replaying import Replay
-from tests.fakes import CHANNEL, NOW_MS, TOPICS, PlainProcessor, event, internal_records, keepalive, replay_id
+from tests.fakes import (
+    CHANNEL,
+    NOW_MS,
+    TOPICS,
+    PlainProcessor,
+    TrackingProcessor,
+    event,
+    internal_records,
+    keepalive,
+    memory_store,
+    replay_id,
+)
 
 SCHEMA = ReceivedSchema(CHANNEL, "s1", "{}", NOW_MS)
 
@@ -19,8 +30,17 @@ def lost(at_ms: int = NOW_MS + 500) -> StreamFault:
 
 
 def replayed(items: Iterable[TapItem]) -> list[OutboundRecord]:
-    replay = Replay(lambda _: PlainProcessor(), lambda _: internal_records())
+    replay = Replay(
+        lambda _, store: PlainProcessor(store=store), lambda _: memory_store(), lambda _: internal_records()
+    )
     return [record for records in replay.records(items) for record in records]
+
+
+def replayed_with_states(items: Iterable[TapItem]) -> list[OutboundRecord]:
+    replay = Replay(
+        lambda _, store: TrackingProcessor(store=store), lambda _: memory_store(), lambda _: internal_records()
+    )
+    return [record for records in replay.records([SCHEMA, *items]) for record in records]
 
 
 def values(records: Iterable[OutboundRecord], topic: str) -> list[bytes | None]:
@@ -62,3 +82,33 @@ def test_a_lost_position_opens_the_window_the_service_opened() -> None:
 def test_other_ends_of_the_stream_leave_no_trace() -> None:
     ended = StreamFault(CHANNEL, StreamEndedError.__name__, "", "ended", NOW_MS)
     assert replayed([SCHEMA, event(1), ended, event(2)]) == replayed([SCHEMA, event(1), event(2)])
+
+
+def test_a_lost_position_makes_the_images_doubtful_and_ends_the_epoch_as_in_the_service() -> None:
+    """What was known before may have been changed by what nobody saw: it is no before."""
+    items: list[TapItem] = [event(1), Keepalive(CHANNEL, replay_id(1), NOW_MS), lost(), event(2002), event(2005)]
+    records = replayed_with_states(items)
+    first, second, third = (orjson.loads(value or b"") for value in values(records, CHANGES))
+    assert "Status" not in first["before"]
+    assert second["before"] == {"Id": second["source"]["record_id"]}
+    assert third["before"]["Status"] == "e2002"
+    states = [orjson.loads(value or b"") for value in values(records, TOPICS.of("MessagingSession", "state"))]
+    assert [each["source_version"]["epoch"] for each in states] == [0, 1, 1]
+    assert [each["stale"] for each in states] == [False, True, True]
+
+
+def test_a_lost_position_lost_nothing_when_a_repeat_follows() -> None:
+    records = replayed([SCHEMA, event(1), lost(), event(1), event(2), event(1)])
+    kinds = [orjson.loads(value or b"")["kind"] for value in values(records, TOPICS.coverage)]
+    assert kinds == ["loss_opened", "loss_closed"]
+    assert values(records, CHANGES) == [b"good 1", b"good 2"]
+
+
+def test_a_lost_position_lost_nothing_that_the_retained_events_tell() -> None:
+    """Images are in doubt only up to the first event after the loss, whatever the window said at first."""
+    late = lost(NOW_MS + 5_000)
+    items: list[TapItem] = [event(1), Keepalive(CHANNEL, replay_id(1), NOW_MS), late, event(2002), event(2005)]
+    first, second, third = (orjson.loads(value or b"") for value in values(replayed_with_states(items), CHANGES))
+    assert "Status" not in first["before"]
+    assert "Status" not in second["before"]
+    assert third["before"]["Status"] == "e2002"

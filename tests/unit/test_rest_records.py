@@ -157,18 +157,6 @@ async def test_modified_rows_are_asked_behind_stamp_and_id() -> None:
     assert second.cursor is None
 
 
-async def test_stamps_are_rows_of_one_field() -> None:
-    async with scripted_org() as bench:
-        names = ("IsDeleted", "SystemModstamp", "LastModifiedDate")
-        bench.org.answer(describe(*({"name": name, "type": "datetime"} for name in names)))
-        bench.org.answer(page([record(1, LastModifiedDate="2026-11-22T08:59:00.000+0000", IsDeleted=True)]))
-        found = await bench.records().stamps("Widget__c", STAMP_MS, STAMP_MS + 60_000, None)
-    assert bench.org.asked[1].soql.startswith("SELECT Id, IsDeleted, SystemModstamp, LastModifiedDate FROM Widget__c ")
-    (row,) = found.rows
-    assert row.values == {"LastModifiedDate": "2026-11-22T08:59:00.000Z"}
-    assert row.deleted
-
-
 def deleted_log(ids: dict[str, str], earliest: str, covered: str) -> dict[str, object]:
     items = [{"id": key, "deletedDate": value} for key, value in ids.items()]
     return {"deletedRecords": items, "earliestDateAvailable": earliest, "latestDateCovered": covered}

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import orjson
 import pytest
 
 from consumer.errors import (
@@ -24,7 +25,7 @@ from consumer.events import OutboundRecord
 from consumer.position import Position, Preset
 from consumer.subscription import Choices
 from consumer.tasks import task_group
-from tests.fakes import CommitFault, Rig, event, keepalive, replay_id, virtual
+from tests.fakes import TOPICS, CommitFault, Rig, event, keepalive, replay_id, virtual
 
 
 @asynccontextmanager
@@ -342,7 +343,7 @@ def test_the_first_start_is_made_durable_with_its_loss_window(start: str, reason
         async with running(rig):
             await rig.told.until(lambda: "streaming" in rig.told.names())
             restored = rig.kafka.restored()
-        assert restored.position == Position(preset=Preset.LATEST if start == "latest" else Preset.EARLIEST)
+        assert restored.position == Position(preset=Preset.EARLIEST if start == "earliest" else Preset.LATEST)
         assert [each.reason for each in restored.windows.values()] == reasons
 
     virtual(main())
@@ -393,10 +394,35 @@ def test_a_lost_position_opens_a_window_and_goes_on_without_repeats(choice: str,
             await rig.until_committed("e6")
             restored = rig.kafka.restored()
         assert rig.kafka.event_ids() == ["e1", "e2", "e3", *(["e4"] if again else []), "e5", "e6"]
-        (window,) = restored.windows.values()
-        assert (window.reason, window.to_ms is None) == ("position_lost", not again)
+        if again:
+            assert not restored.windows, "the oldest retained event was committed before: nothing is lost"
+            closed = orjson.loads(rig.kafka.on(TOPICS.coverage)[-1].value or b"")
+            assert (closed["kind"], closed["restored"]["all_changes"]) == ("loss_closed", True)
+        else:
+            (window,) = restored.windows.values()
+            assert (window.reason, window.to_ms) == ("position_lost", None)
         assert restored.position is not None
         assert restored.position.redelivery_ms is not None
+        assert restored.position.epoch == 1
+
+    virtual(main())
+
+
+def test_what_a_lost_position_lost_ends_with_the_oldest_retained_event() -> None:
+    async def main() -> None:
+        rig = Rig([event(1), event(2), event(3)])
+        async with running(rig):
+            await rig.until_committed("e3")
+        rig.bus.publish(event(4), event(5))
+        rig.bus.lost.add(replay_id(2))
+        del rig.bus.items[:4]
+        rig.restarted()
+        async with running(rig):
+            await rig.until_committed("e5")
+            (window,) = rig.kafka.restored().windows.values()
+        assert (window.reason, window.to_ms) == ("position_lost", event(5).received_ms)
+        assert window.from_ms is not None
+        assert window.from_ms <= window.to_ms
 
     virtual(main())
 
