@@ -50,6 +50,7 @@ from consumer.tracking.tracker import Tracker
 from consumer.tracking.values import EntityFacts, HistoryFact, Key, LedgerEntry, Match, Refresh
 
 _SCHEMA: Final = "schema:"
+_HOUR_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +289,7 @@ class Intake:
 
     @_arrive.register
     def _(self, read: RowsRead) -> Outcome:
+        doubted = self._in_doubt(read)
         tracked = self.tracker.on_rows(read)
         if read.purpose is Purpose.REFRESH:
             for record_id in (*(row.record_id for row in read.rows), *read.missing):
@@ -311,34 +313,49 @@ class Intake:
             self._owe_read(read.entity, each)
         self._owe_doubtful(read.answered_ms)
         records += self._encoders.history.records(read.entity, told, read.answered_ms)
-        window = self._unannounced(read, tracked)
-        if window is not None:
+        opened = self._unannounced(read, [each for each in tracked if each.record_id not in doubted])
+        for window in opened:
             records += self._open(window, read.answered_ms)
         progress = self._so_far(read.progress) if read.more else read.progress
         outcome = self._finish(records, changes, read.closings, progress, read.answered_ms, repaired=changes)
-        return outcome if window is None else replace(outcome, opened=(window,))
+        return replace(outcome, opened=opened) if opened else outcome
 
-    def _unannounced(self, read: RowsRead, tracked: Iterable[TrackedChange]) -> LossWindow | None:
-        """Return the window for differences that nothing owns up to although the stream is past them.
+    def _in_doubt(self, read: RowsRead) -> frozenset[str]:
+        """Return the records that a loss has put in doubt already: what differs in them is owned up to."""
+        found = set()
+        for row in read.rows:
+            state = self._states.get((read.entity, row.record_id))
+            if state is not None and state.stale:
+                found.add(row.record_id)
+        return frozenset(found)
+
+    def _unannounced(self, read: RowsRead, tracked: Iterable[TrackedChange]) -> tuple[LossWindow, ...]:
+        """Return the windows, one an hour, for differences that nothing owns up to although the stream is past them.
 
         A row that is newer than what the stream has delivered is only early. Fields that no event carries differ
         without any loss.
         """
         derived = self.tracker.facts(read.entity).not_in_events
-        lost = [
-            each
-            for each in tracked
-            if each.before is not None
-            and each.stamp_ms + SECOND_MS < self.stream_to_ms
-            and any(field.old_known and field.field.partition(".")[0] not in derived for field in each.fields)
-            and self.windows.owning_up(read.entity, each.record_id, each.stamp_ms) is None
-        ]
-        if not lost:
-            return None
-        stamps = [each.stamp_ms for each in lost]
-        ids = [each.record_id for each in lost]
-        return window_for_reconciliation(
-            self._channel, read.entity, ids, min(stamps), max(stamps) + SECOND_MS - 1, digest=read.job_id
+        hours: dict[int, list[TrackedChange]] = {}
+        for each in tracked:
+            lost = (
+                each.before is not None
+                and each.stamp_ms + SECOND_MS < self.stream_to_ms
+                and any(field.old_known and field.field.partition(".")[0] not in derived for field in each.fields)
+                and self.windows.owning_up(read.entity, each.record_id, each.stamp_ms) is None
+            )
+            if lost:
+                hours.setdefault(each.stamp_ms // _HOUR_MS, []).append(each)
+        return tuple(
+            window_for_reconciliation(
+                self._channel,
+                read.entity,
+                [each.record_id for each in lost],
+                min(each.stamp_ms for each in lost),
+                max(each.stamp_ms for each in lost) + SECOND_MS - 1,
+                digest=read.job_id,
+            )
+            for lost in hours.values()
         )
 
     def _open(self, window: LossWindow, at_ms: int) -> tuple[OutboundRecord, ...]:

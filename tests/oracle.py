@@ -287,6 +287,10 @@ def _require_fact(
             candidates.remove(value)
             verdict.counted["found in history"] += 1
             return
+    if change["loss"] in {"dropped", "silent"} and not change["tracked"]:
+        # Nothing in the org tells of it any more; the image is right, and that is judged elsewhere.
+        verdict.counted["untracked and without a trace"] += 1
+        return
     for window in windows:
         if not window.covers(record_id, commit_ms):
             continue
@@ -322,13 +326,18 @@ def _coverage(truth: Truth, windows: Sequence[Window], verdict: Verdict) -> None
         for window in windows
         if window.closed is None
     ]
+    tracked = {(change["record_id"], change["commit_ms"]) for change in truth.changes if change["tracked"]}
     for loss in truth.losses:
-        if loss["kind"] in {"moved", "poison"} or (loss["kind"] == "expired" and loss.get("sent")):
+        if loss["kind"] == "moved" or not _hides(loss):
             continue
         ids: Sequence[str | None] = loss["record_ids"] or [None]
         for record_id in ids:
-            if not any(window.covers(record_id or "", loss["commit_ms"]) for window in windows):
+            if any(window.covers(record_id or "", loss["commit_ms"]) for window in windows):
+                verdict.counted["losses in windows"] += 1
+            elif _leaves_a_trace(loss, tracked):
                 verdict.coverage.append(f"{loss['kind']} of {record_id} at {loss['commit_ms']} is in no window")
+            else:
+                verdict.counted["losses without a trace, repaired all the same"] += 1
 
 
 def _ms(text: str | None) -> int | None:
@@ -338,3 +347,69 @@ def _ms(text: str | None) -> int | None:
 def parse_lines(body: bytes) -> list[dict[str, Any]]:
     """Return the objects of an answer with one JSON object per line."""
     return [json.loads(line) for line in body.splitlines() if line]
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """One hour as ``session-consumer coverage --json --by hour`` labels it."""
+
+    from_ms: int
+    to_ms: int
+    label: str
+    missing: Sequence[Mapping[str, Any]]
+
+
+def hours_of(report: Mapping[str, Any]) -> list[Hour]:
+    """Return the hours of the report's first stream of changes."""
+    (stream,) = [each for each in report["streams"] if each["stream"].startswith("changes:")]
+    return [
+        Hour(_ms(each["from"]) or 0, _ms(each["to"]) or 0, each["label"], each["missing"]) for each in stream["slices"]
+    ]
+
+
+def judge_hours(truth: Truth, hours: Sequence[Hour], begun_ms: int, verdict: Verdict) -> None:
+    """Hold the labels of hours against the losses that truly happened in them.
+
+    Args:
+        truth: what happened.
+        hours: the labels.
+        begun_ms: end of the first start's own window; earlier hours are not judged.
+        verdict: takes what is found.
+    """
+    tracked = {(change["record_id"], change["commit_ms"]) for change in truth.changes if change["tracked"]}
+    for hour in hours:
+        if hour.from_ms < begun_ms:
+            continue
+        verdict.counted["hours"] += 1
+        lost = [loss for loss in truth.losses if hour.from_ms <= loss["commit_ms"] < hour.to_ms and _hides(loss)]
+        told = [loss for loss in lost if _leaves_a_trace(loss, tracked)]
+        if hour.label == "incomplete":
+            verdict.coverage.append(f"the hour of {hour.from_ms} is incomplete")
+        elif hour.label == "complete" and told:
+            verdict.coverage.append(f"the hour of {hour.from_ms} is called complete: {told[0]['kind']} of {len(told)}")
+        elif hour.label != "complete" and not lost and not _found_late(hour, truth):
+            verdict.coverage.append(f"the hour of {hour.from_ms} is called {hour.label}: {hour.missing[:1]}")
+        verdict.counted[f"hours {hour.label}, {'with' if lost else 'without'} losses"] += 1
+
+
+def _hides(loss: Mapping[str, Any]) -> bool:
+    return loss["kind"] != "poison" and not (loss["kind"] == "expired" and loss.get("sent"))
+
+
+def _leaves_a_trace(loss: Mapping[str, Any], tracked: Collection[tuple[str, int]]) -> bool:
+    """Whether anything in the org tells of the loss later on: an event without data, or a history row.
+
+    A change that no event told of, of a field whose history is not tracked, leaves a trace only until the next change
+    of the same record.
+    """
+    if loss["kind"] in {"gap", "overflow", "wildcard", "expired", "moved"}:
+        return True
+    substance = bool(loss["ops"])  # an event that brought LastModifiedDate alone hides nothing
+    return substance and any((record_id, loss["commit_ms"]) in tracked for record_id in loss["record_ids"])
+
+
+def _found_late(hour: Hour, truth: Truth) -> bool:
+    """Whether the hour is blamed for what was lost before: a row tells when it changed last, not when first."""
+    reasons = {each["reason"] for each in hour.missing}
+    quiet = any(loss["kind"] in {"dropped", "silent"} and loss["commit_ms"] < hour.to_ms for loss in truth.losses)
+    return quiet and reasons <= {"reconciliation"}

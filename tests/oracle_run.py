@@ -16,13 +16,15 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tests.broker import running_broker
+from tests.contract.topic_schemas import kind_of
 from tests.deployment import SESSIONS, Deployment, deployment
 from tests.kafka_reader import ReadRecord
-from tests.oracle import Truth, Verdict, judge, parse_lines
+from tests.oracle import Truth, Verdict, hours_of, judge, judge_hours, parse_lines, read_windows
 from tests.processes import Worker
 
 ENTITY = "MessagingSession"
@@ -161,7 +163,25 @@ class Life:
             await self._worker.stop()
         truth, records = await self.truth(), await self._place.reader.read_settled()
         self._write(truth, records)
-        return judge(truth, records)
+        verdict = judge(truth, records)
+        await self._judge_hours(truth, records, verdict)
+        return verdict
+
+    async def _judge_hours(self, truth: Truth, records: Sequence[ReadRecord], verdict: Verdict) -> None:
+        """Ask the command line, as a user would, and hold its labels against the truth."""
+        values = [json.loads(each.value or b"") for each in records if kind_of(each.topic) == "coverage"]
+        first = next(each for each in read_windows(values) if each.reason == "no_snapshot")
+        begun_ms = first.to_ms or 0
+        ends = [value["to"] for value in values if value["kind"] == "span" and value["stream"].startswith("changes:")]
+        start = datetime.fromtimestamp(begun_ms // 1000 - 3600, UTC).isoformat()
+        config = max(self._place.lab.directory.glob("worker-*.toml"), key=lambda path: path.stat().st_mtime)
+        command = ("coverage", "--config", str(config), "--json", "--from", start, "--to", max(ends))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "consumer", *command, stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+        assert process.returncode in {0, 1}, f"coverage ended with {process.returncode}"
+        judge_hours(truth, hours_of(json.loads(output)), begun_ms, verdict)
 
     def _write(self, truth: Truth, records: Sequence[ReadRecord]) -> None:
         """Keep both sides of the comparison beside the logs, for a look at what went wrong."""

@@ -272,7 +272,7 @@ class Snapshot:
         progress = await self.topics.scan_progress()
         result.killed_at = int(progress[-1]["rows"])
         await self._start()
-        page: Mapping[str, Any] = await self._reading()
+        page = await self._reading()
 
         async def committed() -> bool:
             return await self._worker.metric("commits_total") > 0

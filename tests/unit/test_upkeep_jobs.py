@@ -149,6 +149,9 @@ def test_what_makes_a_read_due() -> None:
     row = change("r", record_index=None, changed_fields=("Status",))
     assert after_event(ENTITY, row, state("Ended"), 60_000) == ended
     assert after_event(ENTITY, replace(row, before=None), state("Ended"), 60_000) is None
+    first = replace(row, before=None)
+    assert after_event(ENTITY, first, state("Ended", row_read_ms=64_999), 60_000) == ended, "read too soon"
+    assert after_event(ENTITY, first, state("Ended", row_read_ms=65_000), 60_000) is None
     unknown = Refresh(5000, 0, "unknown")
     assert after_event(ENTITY, change("u", "CaseId"), state("Active", unknown=("Origin",)), 60_000) == unknown
     assert after_event(ENTITY, row, state("Active", unknown=("Origin",)), 60_000) is None
