@@ -5,18 +5,13 @@ Pure: states come through a port, times are in the values. One intake lives for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 from typing import Final
 
 from consumer.changes.schema import EventSchema
-from consumer.delivery.coverage import (
-    Coverage,
-    window_for_new_object,
-    window_for_reconciliation,
-    window_for_untold_history,
-)
+from consumer.delivery.coverage import Coverage, window_for_new_object, window_for_reconciliation
 from consumer.delivery.envelope import Envelope
 from consumer.delivery.history import History
 from consumer.delivery.names import entity_of_channel
@@ -43,14 +38,14 @@ from consumer.tracking.arrivals import (
 )
 from consumer.tracking.changes import TrackedChange
 from consumer.tracking.history import HistoryTracker
-from consumer.tracking.open_windows import SECOND_MS, OpenWindows
+from consumer.tracking.open_windows import OpenWindows
 from consumer.tracking.schema_change import SchemaChange
 from consumer.tracking.states import States
 from consumer.tracking.tracker import Tracker
-from consumer.tracking.values import EntityFacts, HistoryFact, Key, LedgerEntry, Match, Refresh
+from consumer.tracking.values import EntityFacts, HistoryFact, Key, LedgerEntry, Refresh
+from consumer.unannounced import Unannounced
 
 _SCHEMA: Final = "schema:"
-_HOUR_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +106,7 @@ class Intake:
         self.tracker = tracker
         self.windows = OpenWindows(known.windows)
         self._history = history(self.windows.owning_up)
+        self._unannounced = Unannounced(channel, states, self.windows)
         self._encoders = encoders
         self._refresh_after_ms = refresh_after_ms
         self._snapshots = snapshots
@@ -289,7 +285,7 @@ class Intake:
 
     @_arrive.register
     def _(self, read: RowsRead) -> Outcome:
-        doubted = self._in_doubt(read)
+        doubted = self._unannounced.in_doubt(read)
         tracked = self.tracker.on_rows(read)
         if read.purpose is Purpose.REFRESH:
             for record_id in (*(row.record_id for row in read.rows), *read.missing):
@@ -313,50 +309,13 @@ class Intake:
             self._owe_read(read.entity, each)
         self._owe_doubtful(read.answered_ms)
         records += self._encoders.history.records(read.entity, told, read.answered_ms)
-        opened = self._unannounced(read, [each for each in tracked if each.record_id not in doubted])
+        certain = [each for each in tracked if each.record_id not in doubted]
+        opened = self._unannounced.by_rows(read, certain, facts.not_in_events, self.stream_to_ms)
         for window in opened:
             records += self._open(window, read.answered_ms)
         progress = self._so_far(read.progress) if read.more else read.progress
         outcome = self._finish(records, changes, read.closings, progress, read.answered_ms, repaired=changes)
         return replace(outcome, opened=opened) if opened else outcome
-
-    def _in_doubt(self, read: RowsRead) -> frozenset[str]:
-        """Return the records that a loss has put in doubt already: what differs in them is owned up to."""
-        found = set()
-        for row in read.rows:
-            state = self._states.get((read.entity, row.record_id))
-            if state is not None and state.stale:
-                found.add(row.record_id)
-        return frozenset(found)
-
-    def _unannounced(self, read: RowsRead, tracked: Iterable[TrackedChange]) -> tuple[LossWindow, ...]:
-        """Return the windows, one an hour, for differences that nothing owns up to although the stream is past them.
-
-        A row that is newer than what the stream has delivered is only early. Fields that no event carries differ
-        without any loss.
-        """
-        derived = self.tracker.facts(read.entity).not_in_events
-        hours: dict[int, list[TrackedChange]] = {}
-        for each in tracked:
-            lost = (
-                each.before is not None
-                and each.stamp_ms + SECOND_MS < self.stream_to_ms
-                and any(field.old_known and field.field.partition(".")[0] not in derived for field in each.fields)
-                and self.windows.owning_up(read.entity, each.record_id, each.stamp_ms) is None
-            )
-            if lost:
-                hours.setdefault(each.stamp_ms // _HOUR_MS, []).append(each)
-        return tuple(
-            window_for_reconciliation(
-                self._channel,
-                read.entity,
-                [each.record_id for each in lost],
-                min(each.stamp_ms for each in lost),
-                max(each.stamp_ms for each in lost) + SECOND_MS - 1,
-                digest=read.job_id,
-            )
-            for lost in hours.values()
-        )
 
     def _open(self, window: LossWindow, at_ms: int) -> tuple[OutboundRecord, ...]:
         self.opened(window)
@@ -373,6 +332,7 @@ class Intake:
 
     @_arrive.register
     def _(self, due: SettleDue) -> Outcome:
+        ledgers = self._unannounced.ledgers(due.entity, due.record_ids)
         told = self._history.settle(
             due.entity,
             [(due.entity, record_id) for record_id in due.record_ids],
@@ -382,34 +342,11 @@ class Intake:
             facts=self.tracker.facts(due.entity),
         )
         records = self._encoders.history.records(due.entity, told, due.answered_ms)
-        window = self._untold(due.entity, told)
+        window = self._unannounced.by_history(due.entity, told, ledgers)
         if window is not None:
             records += self._open(window, due.answered_ms)
         outcome = self._finish(records, 0, (), (), due.answered_ms)
         return outcome if window is None else replace(outcome, opened=(window,))
-
-    def _untold(self, entity: str, told: Sequence[HistoryFact]) -> LossWindow | None:
-        """Return the window for changes that no event told of although the stream is past them.
-
-        An event that merged several saves of one record tells only the last value; the rows of the steps in between
-        are no sign of a loss.
-        """
-        lost = [
-            fact
-            for fact in told
-            if fact.match is Match.ROW_ONLY and fact.final and fact.event_id is None and fact.window_id is None
-            if not self._merged((entity, fact.record_id), fact.changed_ms)
-        ]
-        if not lost:
-            return None
-        times = [fact.changed_ms for fact in lost]
-        ids = {fact.record_id for fact in lost}
-        return window_for_untold_history(self._channel, entity, ids, min(times), max(times))
-
-    def _merged(self, key: Key, changed_ms: int) -> bool:
-        entry = self._states.ledger(key)
-        facts = () if entry is None else entry.facts
-        return any(fact.event_id is not None and abs(fact.changed_ms - changed_ms) <= SECOND_MS for fact in facts)
 
     @_arrive.register
     def _(self, read: MetricsRead) -> Outcome:

@@ -355,7 +355,7 @@ class Pipeline:
                 self._caught_up.set()
         self._batch.records.extend(outcome.records)
         self._batch.events += 1
-        self._cutter.add(len(outcome.records), outcome.size, self._monotonic_ms())
+        self._cutter.add(outcome.changes or 1, outcome.size, self._monotonic_ms())
         self._observer.processed(event, outcome)
         self._tell_news()
 

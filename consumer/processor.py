@@ -44,10 +44,8 @@ class Decoded:
 
     @property
     def records(self) -> int:
-        """About how many records it becomes: a change and its history for each record id."""
-        if self.change is None:
-            return 1
-        return len(self.change.record_ids) * (1 + len(self.change.changed_fields))
+        """How many records a batch counts for it: its changes, or the one in quarantine."""
+        return 1 if self.change is None else max(1, len(self.change.record_ids))
 
 
 class Processor:

@@ -180,9 +180,9 @@ class BatchSettings(Group):
     """When a transaction is cut: whichever comes first."""
 
     max_records: int = Field(default=500, ge=1)
-    """Cut a transaction at this many records."""
+    """Cut a transaction at this many change records; history and state ride along."""
     max_bytes: SizeBytes = 1 << 20
-    """Cut it at this many bytes of keys and values."""
+    """Cut it at this many bytes of changes and history."""
     max_age: DurationMs = 100
     """Cut it when its oldest event is this old."""
 

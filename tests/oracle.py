@@ -367,12 +367,15 @@ def hours_of(report: Mapping[str, Any]) -> list[Hour]:
     ]
 
 
-def judge_hours(truth: Truth, hours: Sequence[Hour], begun_ms: int, verdict: Verdict) -> None:
+def judge_hours(
+    truth: Truth, hours: Sequence[Hour], windows: Sequence[Window], begun_ms: int, verdict: Verdict
+) -> None:
     """Hold the labels of hours against the losses that truly happened in them.
 
     Args:
         truth: what happened.
         hours: the labels.
+        windows: every loss window there was.
         begun_ms: end of the first start's own window; earlier hours are not judged.
         verdict: takes what is found.
     """
@@ -387,7 +390,7 @@ def judge_hours(truth: Truth, hours: Sequence[Hour], begun_ms: int, verdict: Ver
             verdict.coverage.append(f"the hour of {hour.from_ms} is incomplete")
         elif hour.label == "complete" and told:
             verdict.coverage.append(f"the hour of {hour.from_ms} is called complete: {told[0]['kind']} of {len(told)}")
-        elif hour.label != "complete" and not lost and not _found_late(hour, truth):
+        elif hour.label != "complete" and not lost and not (_found_late(hour, truth) or _holds_an_edge(hour, windows)):
             verdict.coverage.append(f"the hour of {hour.from_ms} is called {hour.label}: {hour.missing[:1]}")
         verdict.counted[f"hours {hour.label}, {'with' if lost else 'without'} losses"] += 1
 
@@ -406,6 +409,12 @@ def _leaves_a_trace(loss: Mapping[str, Any], tracked: Collection[tuple[str, int]
         return True
     substance = bool(loss["ops"])  # an event that brought LastModifiedDate alone hides nothing
     return substance and any((record_id, loss["commit_ms"]) in tracked for record_id in loss["record_ids"])
+
+
+def _holds_an_edge(hour: Hour, windows: Sequence[Window]) -> bool:
+    """Whether a window begins or ends in the hour: it reaches from one known event to the next, lost ones between."""
+    edges = {edge for window in windows for edge in (window.from_ms, window.to_ms) if edge is not None}
+    return any(hour.from_ms <= edge < hour.to_ms for edge in edges)
 
 
 def _found_late(hour: Hour, truth: Truth) -> bool:

@@ -170,7 +170,8 @@ class Life:
     async def _judge_hours(self, truth: Truth, records: Sequence[ReadRecord], verdict: Verdict) -> None:
         """Ask the command line, as a user would, and hold its labels against the truth."""
         values = [json.loads(each.value or b"") for each in records if kind_of(each.topic) == "coverage"]
-        first = next(each for each in read_windows(values) if each.reason == "no_snapshot")
+        windows = read_windows(values)
+        first = next(each for each in windows if each.reason == "no_snapshot")
         begun_ms = first.to_ms or 0
         ends = [value["to"] for value in values if value["kind"] == "span" and value["stream"].startswith("changes:")]
         start = datetime.fromtimestamp(begun_ms // 1000 - 3600, UTC).isoformat()
@@ -181,7 +182,7 @@ class Life:
         )
         output, _ = await process.communicate()
         assert process.returncode in {0, 1}, f"coverage ended with {process.returncode}"
-        judge_hours(truth, hours_of(json.loads(output)), begun_ms, verdict)
+        judge_hours(truth, hours_of(json.loads(output)), windows, begun_ms, verdict)
 
     def _write(self, truth: Truth, records: Sequence[ReadRecord]) -> None:
         """Keep both sides of the comparison beside the logs, for a look at what went wrong."""

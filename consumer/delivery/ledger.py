@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import orjson
+
 from consumer.delivery.envelope import MAX_RECORD_BYTES
 from consumer.delivery.internal import VERSION, InternalRecord, key_text
 from consumer.delivery.names import Topics
@@ -19,6 +21,9 @@ _VALUES = ("known", "old_unknown", "truncated_255", "not_stored")
 _ORIGINS = ("change_event", "history_row", "resync")
 _PRECISIONS = ("ms", "s")
 _REASONS = ("ended", "unknown")
+_ENCODED_KEPT = 20_000
+_ENCODED: dict[int, tuple[HistoryFact, orjson.Fragment]] = {}
+"""Encoded facts by identity; each holds its fact, so that an identity is not given away while it stands here."""
 
 
 def encode_ledger(topics: Topics, entry: LedgerEntry) -> OutboundRecord:
@@ -28,13 +33,13 @@ def encode_ledger(topics: Topics, entry: LedgerEntry) -> OutboundRecord:
         return OutboundRecord(topics.ledger, key, None)
     value: dict[str, Json] = {"v": VERSION, "entity": entry.entity}
     if entry.facts:
-        value["facts"] = [_fact_fields(fact) for fact in entry.facts]
+        value["facts"] = [_encoded(fact) for fact in entry.facts]
     if entry.refresh is not None:
         refresh = entry.refresh
         value["refresh"] = {"due_ms": refresh.due_ms, "tries": refresh.tries, "reason": refresh.reason}
     encoded = json_bytes(value)
     if len(encoded) > MAX_RECORD_BYTES:
-        value["facts"] = [_cut(fields) for fields in value.get("facts", ())]
+        value["facts"] = [_cut(_fact_fields(fact)) for fact in entry.facts]
         encoded = json_bytes(value)
     return OutboundRecord(topics.ledger, key, encoded)
 
@@ -55,6 +60,18 @@ def decode_ledger(key: bytes, value: bytes | None) -> LedgerEntry | None:
         read = _Fields(record, record.mapping("refresh"))
         refresh = Refresh(read.number("due_ms"), read.number("tries"), read.one_of("reason", _REASONS))
     return LedgerEntry(record.text("entity"), record_id, facts, refresh)
+
+
+def _encoded(fact: HistoryFact) -> orjson.Fragment:
+    """Return a fact's JSON; a waiting fact is written again with every change of its record."""
+    known = _ENCODED.get(id(fact))
+    if known is not None and known[0] is fact:
+        return known[1]
+    if len(_ENCODED) >= _ENCODED_KEPT:
+        _ENCODED.clear()
+    encoded = orjson.Fragment(json_bytes(_fact_fields(fact)))
+    _ENCODED[id(fact)] = (fact, encoded)
+    return encoded
 
 
 def _fact_fields(fact: HistoryFact) -> dict[str, Json]:

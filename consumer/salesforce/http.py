@@ -7,6 +7,7 @@ import os
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,12 @@ def open_http(
 def _dates_told(on_date: Callable[[int], None]) -> aiohttp.TraceConfig:
     async def ended(_http: aiohttp.ClientSession, _context: object, end: aiohttp.TraceRequestEndParams) -> None:
         try:
-            on_date(round(parsedate_to_datetime(end.response.headers["Date"]).timestamp() * 1000))
-        except (KeyError, ValueError):
+            date = parsedate_to_datetime(end.response.headers["Date"])
+            # A date without a zone would be taken for local time.
+            date_ms = round((date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp() * 1000)
+        except (KeyError, ValueError, OverflowError):
             return  # an answer without a readable date says nothing about the time
+        on_date(date_ms)
 
     config = aiohttp.TraceConfig()
     config.on_request_end.append(ended)

@@ -159,7 +159,11 @@ class HistoryTracker:
             book = Book(entry)
             book.facts = [settling.settled(fact) for fact in book.facts]
             told += book.told()
-            kept = [fact for fact in book.facts if not settling.is_over(fact)]
+            # A row without an event is no loss beside an event of its record, which must be known until then.
+            rows_wait = any(fact.match is Match.ROW_ONLY and not fact.final for fact in book.facts)
+            kept = [
+                fact for fact in book.facts if not settling.is_over(fact) or (rows_wait and fact.event_id is not None)
+            ]
             if book.changed or len(kept) != len(book.facts):
                 self._states.put_ledger(LedgerEntry(*key, tuple(kept), entry.refresh))
         return told

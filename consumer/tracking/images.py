@@ -207,7 +207,7 @@ class Draft:
                     self.facts += differences(name, old, value)
                 else:
                     self.facts.append(FieldChange(name, old, value))
-            elif name in self.ahead:
+            else:  # it changed, so the value before was another one, which nobody told (or the policy hides both)
                 self.facts.append(FieldChange(name, None, value, old_known=False))
         self.image[name] = value
         self._settle(name)
@@ -236,7 +236,7 @@ class Draft:
                 self.facts.append(FieldChange(f"{name}.{part}", None, value[part], old_known=False))
             elif known.get(part) != value[part]:
                 self.facts.append(FieldChange(f"{name}.{part}", known.get(part), value[part]))
-            elif name in self.ahead:
+            else:
                 self.facts.append(FieldChange(f"{name}.{part}", None, value[part], old_known=False))
         merged = {**known, **value}
         self.image[name] = merged if partial else whole(merged)

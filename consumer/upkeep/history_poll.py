@@ -39,7 +39,8 @@ class HistoryJob:
         self._due_ms: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Run until cancelled."""
+        """Run until cancelled; a backlog of the stream goes first."""
+        await self._context.caught_up()
         while True:
             self._context.changed.clear()
             entities = self._context.entities()

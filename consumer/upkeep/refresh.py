@@ -29,7 +29,8 @@ class RefreshJob:
         self._asked_ms: dict[tuple[str, str], int] = {}
 
     async def run(self) -> None:
-        """Run until cancelled."""
+        """Run until cancelled; a backlog of the stream goes first."""
+        await self._context.caught_up()
         while True:
             full = False
             for entity in self._context.entities():

@@ -170,7 +170,6 @@ def _batch(
     spent["merge"] += clock() - between
 
 
-def chosen(records: int, events: int, seed: int) -> list[int]:
-    """Return numbers of sessions by chance."""
-    choice = random.Random(seed)
-    return [choice.randrange(records) for _ in range(events)]
+def chosen(records: int, events: int) -> list[int]:
+    """Return numbers of sessions by chance, each once: a second change of a session would cost its facts again."""
+    return random.Random(1).sample(range(records), events)

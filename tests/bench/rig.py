@@ -93,7 +93,7 @@ class Rig:
             self._bootstrap,
             prefix,
             topics=[SESSIONS],
-            batch={"max_age": "100ms", "max_records": BATCH},
+            batch={"max_age": "100ms", "max_records": BATCH, "max_bytes": "8MiB"},
             kafka={"partitions": PARTITIONS, "session_timeout": "10s"},
             pubsub={} if pubsub is None else {"endpoint": pubsub},
         )

@@ -25,7 +25,7 @@ from consumer.events import OutboundRecord
 from consumer.position import Position, Preset
 from consumer.subscription import Choices
 from consumer.tasks import task_group
-from tests.fakes import TOPICS, CommitFault, Rig, event, keepalive, replay_id, virtual
+from tests.fakes import TOPICS, CommitFault, Rig, clocks, event, keepalive, replay_id, virtual
 
 
 @asynccontextmanager
@@ -423,6 +423,28 @@ def test_what_a_lost_position_lost_ends_with_the_oldest_retained_event() -> None
         assert (window.reason, window.to_ms) == ("position_lost", event(5).received_ms)
         assert window.from_ms is not None
         assert window.from_ms <= window.to_ms
+
+    virtual(main())
+
+
+@pytest.mark.parametrize("choice", ["resync", "latest"])
+def test_the_window_of_a_lost_position_never_ends_before_it_begins(choice: str) -> None:
+    """The org's clock is only known to some seconds: what was committed last can be ahead of it."""
+
+    async def main() -> None:
+        ahead = event(5_000_000)
+        rig = Rig([event(1), ahead], choices=Choices("earliest", choice))  # type: ignore[arg-type]
+        async with running(rig):
+            await rig.until_committed("e5000000")
+        rig.bus.lost.update({ahead.replay_id, replay_id(1)})
+        rig.bus.items.clear()
+        rig.restarted()
+        async with running(rig):
+            await rig.told.until(lambda: rig.told.count("streaming") == 3)
+            assert clocks().org_ms() < ahead.received_ms
+            (window,) = rig.kafka.restored().windows.values()
+        to_ms = ahead.received_ms if choice == "resync" else None
+        assert (window.reason, window.from_ms, window.to_ms) == ("position_lost", ahead.received_ms, to_ms)
 
     virtual(main())
 

@@ -94,7 +94,7 @@ def test_an_update_moves_only_what_it_says_and_its_before_is_the_after_before() 
     assert told.before == created
     assert image(told.after) == {**CREATED, **NULLS, "Status": "Active", "LastModifiedDate": "d1"}
     assert told.after == states.states[KEY].image_json
-    assert facts_of(told) == [("Status", "New", "Active")]
+    assert facts_of(told) == [("Status", "New", "Active"), ("EndTime", "?", None)]
     assert states.states[KEY].since == {"Status": "2026-09-21T14:13:29.000Z", "OwnerId": "2026-09-21T14:13:20.000Z"}
     source = states.states[KEY].source
     assert source is not None
@@ -157,10 +157,10 @@ def test_enrichment_that_runs_ahead_does_not_swallow_the_change_that_follows() -
     assert states.states[KEY].since["Status"] == "2026-09-21T14:13:22.000Z"
 
 
-def test_the_same_value_again_is_no_change() -> None:
+def test_a_change_to_the_value_we_know_already_had_another_one_before_that_nobody_told() -> None:
     of, _ = started()
     told = one(of, event("UPDATE", 1, {"Status": "New", "OwnerId": "005"}))
-    assert facts_of(told) == [("OwnerId", "00G1", "005")]
+    assert facts_of(told) == [("Status", "?", "New"), ("OwnerId", "00G1", "005")]
     assert told.version == 2
 
 
@@ -447,3 +447,44 @@ def test_a_new_field_that_comes_at_once_does_not_hide_another_new_one() -> None:
     of.learn(ENTITY, fields)
     told = one(of, event("UPDATE", 1, {"New__c": 1}, fields=fields))
     assert told.unknown_fields == ("AgentMessageCount", "Newer__c")
+
+
+# Events out of quarantine
+
+
+@pytest.mark.parametrize(("at", "late"), [(4, True), (5, True), (6, False)])
+def test_an_event_out_of_quarantine_that_is_not_newer_than_the_image_moves_nothing(at: int, late: bool) -> None:
+    """It comes out of its order: the image has moved on, and a reader must never go back."""
+    of, states = tracker()
+    one(of, event("CREATE", 1, {"Name": "MS-1", "Status": "New"}))
+    one(of, event("UPDATE", 5, {"Status": "Active"}))
+    told = one(of, event("UPDATE", at, {"Status": "Waiting"}, window_id="quarantine:e", event_id="again"))
+    assert told.late is late
+    assert image(told.after)["Status"] == ("Active" if late else "Waiting")
+    assert states.states[KEY].image["Status"] == ("Active" if late else "Waiting")
+    if late:
+        assert told.late_values == {"Status": "Waiting"}
+        assert "Status" not in image(told.before), "what it was before is not known"
+        assert facts_of(told) == [("Status", "?", "Waiting")]
+
+
+def test_an_event_on_the_normal_path_moves_the_image_even_in_the_second_of_the_last_one() -> None:
+    of, states = tracker()
+    one(of, event("CREATE", 5, {"Status": "New"}))
+    told = one(of, event("UPDATE", 5, {"Status": "Active"}))
+    assert (told.late, states.states[KEY].image["Status"]) == (False, "Active")
+
+
+def test_a_delete_out_of_quarantine_does_not_take_away_what_came_after_it() -> None:
+    of, states = tracker()
+    one(of, event("CREATE", 1, {"Status": "New"}))
+    one(of, event("UNDELETE", 5, {"Status": "Active"}))
+    told = one(of, event("DELETE", 4, window_id="quarantine:e"))
+    assert (told.op, told.late, told.after) == ("d", True, None)
+    assert not states.states[KEY].deleted
+
+
+def test_an_event_out_of_quarantine_is_not_late_for_a_record_nothing_is_known_of() -> None:
+    of, states = tracker()
+    told = one(of, event("UPDATE", 4, {"Status": "Active"}, window_id="quarantine:e"))
+    assert (told.late, states.states[KEY].image["Status"]) == (False, "Active")
