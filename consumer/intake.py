@@ -242,6 +242,13 @@ class Intake:
             at_ms = window.from_ms if window.to_ms is None else window.to_ms
             self.tracker.suspect(window.entity, window.record_ids, window.reason, at_ms or 0)
 
+    def delivering_from(self, at_ms: int) -> None:
+        """Take note that from a time on everything is delivered; without effect once a span was begun.
+
+        A first start's window ends where its reading begins, which is later: no moment lies between the two.
+        """
+        self._spans.begin(at_ms)
+
     def stream_reached(self, complete_to_ms: int, now_ms: int) -> list[OutboundRecord]:
         """Take note that the stream delivered everything before a time; returns the span that is due, if any.
 

@@ -176,7 +176,7 @@ class Pipeline:
                     await self._caught_up.wait()
             except TimeoutError:
                 if self._items == before:
-                    self._caught_up.set()
+                    self._catch_up(self._clocks.org_ms())
 
     async def run(
         self,
@@ -280,7 +280,13 @@ class Pipeline:
         self._cutter.add(0, 0, self._monotonic_ms())
         skew_ms = self._clocks.org_ms() - self._clocks.now_ms()
         self._complete_to_ms = complete_after_keepalive(item.received_ms + skew_ms)
-        self._caught_up.set()
+        self._catch_up(self._complete_to_ms)
+
+    def _catch_up(self, at_ms: int) -> None:
+        """Say that the stream has delivered what was retained, and delivers everything from a time on."""
+        if not self._caught_up.is_set():
+            self._processor.intake.delivering_from(at_ms)
+            self._caught_up.set()
 
     async def _begin(self, item: ReceivedEvent, *, repeated: bool) -> None:
         """See where the retained events begin: that is where a lost position's loss ends, if there is any.
@@ -352,7 +358,7 @@ class Pipeline:
             self._last_event_ms = outcome.event_ms
             self._complete_to_ms = complete_after_event(outcome.event_ms)
             if outcome.event_ms >= self._began_org_ms:
-                self._caught_up.set()
+                self._catch_up(self._complete_to_ms)
         self._batch.records.extend(outcome.records)
         self._batch.events += 1
         self._cutter.add(outcome.changes or 1, outcome.size, self._monotonic_ms())

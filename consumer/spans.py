@@ -41,6 +41,10 @@ class Spans:
         name = f"changes:{self._channel}"
         return self._cut(name, self._keeper(name).advance(complete_to_ms, now_ms), now_ms)
 
+    def begin(self, at_ms: int) -> None:
+        """Say where the first span of the changes begins, epoch milliseconds; without effect once that is known."""
+        self._keeper(f"changes:{self._channel}").begin(at_ms)
+
     def history(self, entity: str, complete_to_ms: int, now_ms: int) -> list[OutboundRecord]:
         """Take note that all history rows of an object before a time were read; likewise."""
         name = f"history:{entity}"
