@@ -54,8 +54,8 @@ class Commands:
         if tail is not None:
             await tail.__aexit__(kind, error, trace)
 
-    async def follow(self) -> AsyncIterator[Command]:
-        """Yield the commands in force, then every new one, for ever.
+    async def follow(self) -> AsyncIterator[ControlEntry]:
+        """Yield the commands in force, then every new one and every one that is withdrawn, for ever.
 
         Raises:
             KafkaUnavailableError: no broker answered.
@@ -70,15 +70,14 @@ class Commands:
         async with aclosing(tail.follow()) as records:
             async for record in records:
                 entry = _entry(record)
-                if not isinstance(entry, Withdrawn):
-                    yield self._telling(entry)
+                yield entry if isinstance(entry, Withdrawn) else self._telling(entry)
 
     def _telling(self, command: Command) -> Command:
         if not isinstance(command, RetryQuarantine | TakeSnapshot):
             self._told.add(command)
         return command
 
-    def apply(self, command: Command, subscriptions: Sequence[Subscription], tasks: asyncio.TaskGroup) -> None:
+    def apply(self, command: ControlEntry, subscriptions: Sequence[Subscription], tasks: asyncio.TaskGroup) -> None:
         """Tell this worker's subscriptions what was commanded; a standby keeps it for the time when it works.
 
         Args:
@@ -93,14 +92,23 @@ class Commands:
             case Resume(channel=channel):
                 for subscription in _meant(subscriptions, channel):
                     subscription.resume(accept_flood=command.accept_flood)
+            case Withdrawn(key=key):
+                for subscription in subscriptions:
+                    subscription.withdrawn(key)
             case RetryQuarantine():
                 asked = [(each, each.retry(command.window_ids or ())) for each in subscriptions]
-                for _, finished in asked:
-                    tasks.create_task(self._withdraw(command, finished, asked))
+                self._withdraw_after(command, asked, tasks)
             case TakeSnapshot():
-                asked = [(each, each.snapshot(command)) for each in subscriptions]
-                for _, finished in asked:
-                    tasks.create_task(self._withdraw(command, finished, asked))
+                self._withdraw_after(command, [(each, each.snapshot(command)) for each in subscriptions], tasks)
+
+    def _withdraw_after(
+        self,
+        command: RetryQuarantine | TakeSnapshot,
+        asked: Sequence[tuple[Subscription, asyncio.Event]],
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        for _, finished in asked:
+            tasks.create_task(self._withdraw(command, finished, asked))
 
     async def _withdraw(
         self,

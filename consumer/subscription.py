@@ -14,7 +14,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 from consumer.backoff import Backoff
-from consumer.delivery.control import TakeSnapshot
+from consumer.delivery.control import TakeSnapshot, command_key
 from consumer.delivery.coverage import window_for_first_start, window_for_lost_position
 from consumer.errors import (
     FloodError,
@@ -244,6 +244,12 @@ class Subscription:
         self._asked.set()
         return wanted.accepted
 
+    def withdrawn(self, key: str) -> None:
+        """Forget a snapshot that another worker has made durable: a standby would take it again at its turn."""
+        for wanted in [each for each in self._snapshots if command_key(each.command) == key]:
+            self._snapshots.remove(wanted)
+            wanted.accepted.set()
+
     def _interrupt(self) -> None:
         self._changed.set()
         if self._pipeline is not None:
@@ -376,8 +382,7 @@ class Subscription:
                 progress = Progress(f"snapshot:{command.snapshot_id}", state)
                 await pipeline.inbox.put(Closed(command.entity or "", self._clocks.org_ms(), progress=(progress,)))
                 await pipeline.inbox.settled()
-                self._snapshots.remove(wanted)
-                wanted.accepted.set()
+                self.withdrawn(command_key(command))
             await self._asked.wait()
 
     async def _first_start(self, sink: Sink, restored: Restored) -> Restored:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from consumer.delivery.control import TakeSnapshot
+from consumer.delivery.control import TakeSnapshot, command_key
 from consumer.pipeline import Pipeline
 from consumer.position import Preset
 from consumer.processor import Processor
@@ -86,6 +86,22 @@ def test_a_standby_a_pause_and_a_stop_keep_the_snapshot_for_the_time_when_it_wor
             rig.subscription.resume()
             await accepted.wait()
         assert rig.kafka.restored().progress["snapshot:s1"] == ENTRY
+
+    virtual(main())
+
+
+def test_a_standby_forgets_a_snapshot_that_another_worker_has_taken_over() -> None:
+    async def main() -> None:
+        rig = Rig([event(1)], aside=Reader)
+        accepted = rig.subscription.snapshot(SNAPSHOT)
+        rig.subscription.withdrawn("snapshot:another")
+        assert not accepted.is_set()
+        rig.subscription.withdrawn(command_key(SNAPSHOT))
+        assert accepted.is_set(), "who waits to withdraw it must not wait for ever"
+        async with running(rig):
+            await rig.until_committed("e1")
+            await asyncio.sleep(5)
+        assert "snapshot:s1" not in rig.kafka.restored().progress
 
     virtual(main())
 
