@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from consumer.frozen import frozen
+
 Json: TypeAlias = Any
 """A value as orjson writes it: None, bool, int within 2^53, finite float, str, list, dict with str keys."""
 
@@ -40,7 +42,7 @@ class ChangeType(StrEnum):
     SNAPSHOT = "SNAPSHOT"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class ReceivedEvent:
     """One event as the Pub/Sub API delivered it, undecoded.
 
@@ -113,7 +115,7 @@ class StreamFault:
 TapItem: TypeAlias = ReceivedEvent | Keepalive | ReceivedSchema | StreamFault
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class ChangeHeader:
     """The ChangeEventHeader of one event; the bitmap lists are still as written.
 
@@ -138,7 +140,7 @@ class ChangeHeader:
     changed_bitmaps: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class DecodedEvent:
     """A payload decoded with its writer schema.
 
@@ -152,7 +154,7 @@ class DecodedEvent:
     values: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class ChangeEvent:
     """One normalised change event; still one value for all its record ids.
 
@@ -182,7 +184,7 @@ class ChangeEvent:
     diff_fields: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class OutboundRecord:
     """One Kafka record, ready to be sent.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from consumer.errors import ServiceError
 from consumer.events import LossWindow, OutboundRecord
+from consumer.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Outcome:
     """What one event or arrival became.
 

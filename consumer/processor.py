@@ -7,7 +7,6 @@ a retry. What reads of the org bring takes the same way from tracking on, in :mo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from consumer.changes.fields import FieldPolicy
 from consumer.changes.normalise import normalise
@@ -16,6 +15,7 @@ from consumer.delivery.coverage import window_for_change, window_for_quarantine
 from consumer.delivery.quarantine import Quarantine
 from consumer.errors import SchemaParseError, ServiceError
 from consumer.events import ChangeEvent, ChangeType, LossWindow, OutboundRecord, ReceivedEvent
+from consumer.frozen import frozen
 from consumer.intake import Intake
 from consumer.outcome import Outcome
 from consumer.records import InternalRecords
@@ -28,7 +28,7 @@ _NEEDS_IMAGE = frozenset({ChangeType.UPDATE})
 _GIVES_IMAGE = frozenset({ChangeType.CREATE, ChangeType.UNDELETE})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Decoded:
     """An event after decoding: its change, or why there is none.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from consumer.events import Json
+from consumer.frozen import frozen
 from consumer.tracking.values import FieldChange, ImageKind
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class TrackedChange:
     """One emitted change of one record.
 

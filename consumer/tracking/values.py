@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal, TypeAlias
 
 from consumer.events import Json
+from consumer.frozen import frozen
 
 Key: TypeAlias = tuple[str, str]
 """Object API name and 18-character record id."""
@@ -15,7 +16,7 @@ Key: TypeAlias = tuple[str, str]
 ImageKind: TypeAlias = Literal["full", "completed", "partial", "none"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class SourceVersion:
     """The event that moved an image last.
 
@@ -32,7 +33,7 @@ class SourceVersion:
     commit_ms: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class RecordState:
     """What is known of one record now; one record of the ``state`` topic, one row of the local store.
 
@@ -176,7 +177,7 @@ class Match(StrEnum):
     BACKFILL = "backfill"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class FieldChange:
     """One field's change, as an event or a compared row tells it; input of the history room.
 
@@ -194,7 +195,7 @@ class FieldChange:
     new_known: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class HistoryFact:
     """One field change of one record, in its newest revision.
 
@@ -252,7 +253,7 @@ class Refresh:
     reason: Literal["ended", "unknown"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class LedgerEntry:
     """What the pollers must remember of one record; one record of the ``ledger`` topic, removed when empty.
 
