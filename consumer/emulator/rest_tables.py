@@ -6,6 +6,7 @@ users and queues that own records. Sources: Object Reference; ``columns`` holds 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Bound:
     high: Any = None
 
 
-class Table:
+class Table(ABC):
     """One object: subclasses give columns and rows.
 
     Args:
@@ -68,9 +69,9 @@ class Table:
         self.prefix = prefix
         self.replicates = replicates
 
+    @abstractmethod
     def columns(self) -> Mapping[str, Column]:
         """Return the visible columns by lower-case API name, in describe's order."""
-        raise NotImplementedError
 
     def column(self, path: str) -> Column | None:
         """Return the column a path names, None if there is none; one relationship deep, its ``Id`` or ``Name``."""
@@ -97,15 +98,16 @@ class Table:
         """Return the name of a record that a lookup points to."""
         return label_of(record_id)
 
+    @abstractmethod
     def keys(self, bounds: Mapping[str, Bound], *, deleted: bool) -> Sequence[Any]:
         """Return keys of all rows that can match; more than match is allowed."""
-        raise NotImplementedError
 
     def by_id(self, bound: Bound, *, deleted: bool) -> Sequence[Any] | None:
         """Return keys in the order of their ids, None if only sorting can do that."""
         del bound, deleted
         return None
 
+    @abstractmethod
     def taker(self, sources: Sequence[str], now_ms: int, *, deleted: bool) -> Callable[[Any], Taken | None]:
         """Return what reads a row's stored values by key; None for a row that is gone or not to be seen.
 
@@ -114,7 +116,6 @@ class Table:
             now_ms: the org's time, epoch milliseconds.
             deleted: whether deleted rows are wanted.
         """
-        raise NotImplementedError
 
 
 class EntityTable(Table):
@@ -320,8 +321,9 @@ class _Fact:
 class _FactTable(Table):
     """A small object whose rows are made for each question."""
 
+    @abstractmethod
     def rows(self) -> Iterator[_Fact]:
-        raise NotImplementedError
+        """Yield the rows."""
 
     def keys(self, bounds: Mapping[str, Bound], *, deleted: bool) -> Sequence[_Fact]:
         """See the base."""
