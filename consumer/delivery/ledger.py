@@ -65,7 +65,7 @@ def decode_ledger(key: bytes, value: bytes | None) -> LedgerEntry | None:
 def _encoded(fact: HistoryFact) -> orjson.Fragment:
     """Return a fact's JSON; a waiting fact is written again with every change of its record."""
     known = _ENCODED.get(id(fact))
-    if known is not None and known[0] is fact:
+    if known is not None:
         return known[1]
     if len(_ENCODED) >= _ENCODED_KEPT:
         _ENCODED.clear()

@@ -497,3 +497,13 @@ def test_only_rows_for_which_no_event_can_come_any_more_are_lost(match: Match, f
     fact = HistoryFact("row:1", 2, final, RECORD, "Status", "Status", *values, match)  # type: ignore[arg-type]
     judge = Unannounced(CHANNEL, memory_store(), OpenWindows({}))
     assert (judge.by_history(ENTITY, [fact], {}) is not None) is lost
+
+
+def test_the_first_span_begins_where_the_stream_began_to_deliver() -> None:
+    """A first start's window ends later than that; were the span to begin at its first cut, a hole would remain."""
+    desk = Desk()
+    desk.intake.delivering_from(S0)
+    desk.intake.delivering_from(S0 + 9_000)
+    records = desk.intake.stream_reached(S0 + 40_000, S0 + 45_000)
+    (span,) = [orjson.loads(each.value or b"") for each in records if each.topic == TOPICS.coverage]
+    assert span["from"] == iso_utc(S0)

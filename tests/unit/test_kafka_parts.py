@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 from aiokafka import errors as kafka
@@ -21,7 +22,7 @@ from consumer.kafka.assignor import decode_owned, encode_owned, spread
 from consumer.kafka.connection import Cluster, asking, close_admin, require_checks, translate
 from consumer.kafka.readback import RETENTION_MS, redelivery_since_ms
 from consumer.kafka.reading import stop_consumer
-from consumer.kafka.sink import Subscription
+from consumer.kafka.sink import Subscription, _offsets
 from consumer.kafka.topics import planned_specs, spec_of
 from consumer.settings import KafkaSettings
 
@@ -155,3 +156,17 @@ async def test_a_client_whose_connection_was_reset_can_still_be_let_go() -> None
     await stop_consumer(consumer)
     assert consumer.asked == ["stop", "close"]
     await close_admin(_Reset())
+
+
+class Answer(NamedTuple):
+    """What a broker says of one record batch."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+def test_the_stored_offset_is_behind_the_last_of_several_record_batches() -> None:
+    """Whichever answer comes last: with a smaller offset a restart would read again what is stored."""
+    sent = [Answer("t", 0, 40), Answer("t", 0, 10), Answer("t", 1, 5), Answer("t", 2, -1)]
+    assert _offsets(sent, [3, 30, 1, 7]) == {("t", 0): 43, ("t", 1): 6}
