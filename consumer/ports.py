@@ -10,6 +10,8 @@ from consumer.buffer import EventBuffer
 from consumer.changes.rows import FieldInfo, RowPlan
 from consumer.events import Json, LossWindow, OutboundRecord
 from consumer.position import Position
+from consumer.tracking.access import AccessState, Grantee, ShareRow, SharingRule
+from consumer.tracking.feed_values import FeedItem
 from consumer.tracking.states import States
 from consumer.tracking.values import HistoryRow, Key, LedgerEntry, RecordState, Row
 
@@ -76,12 +78,14 @@ class Delta:
         states: newest state of every record the batch touched, None for one whose state is removed.
         ledger: likewise of ledger entries.
         records: what Kafka is given of them, encoded once: one record for each of ``states``, then one for each of
-            ``ledger``, in their order.
+            ``ledger``, then one for each of ``access``, in their order.
+        access: likewise of the known shares of records.
     """
 
     states: Mapping[Key, RecordState | None] = field(default_factory=dict)
     ledger: Mapping[Key, LedgerEntry | None] = field(default_factory=dict)
     records: Sequence[OutboundRecord] = ()
+    access: Mapping[Key, AccessState | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,11 @@ class Store(States, Protocol):
         ...
 
     def unsettled(self, entity: str, limit: int) -> Sequence[Key]:
-        """Return records whose ledger entry has facts, least recently written first; committed ones only."""
+        """Return records whose ledger entry has facts or feed items, least recently written first; committed ones."""
+        ...
+
+    def due_shares(self, entity: str, now_ms: int, limit: int) -> Sequence[Key]:
+        """Return records whose share rows are to be read, longest due first; committed ones only."""
         ...
 
     def expired(self, entity: str, deleted_before_ms: int, limit: int) -> Sequence[str]:
@@ -170,6 +178,14 @@ class Store(States, Protocol):
 
     def unseen(self, entity: str, job_id: str, after_id: str, limit: int) -> Sequence[str]:
         """Return ids, in text order after ``after_id``, of live records that the scan did not see."""
+        ...
+
+    def unseen_access(self, entity: str, job_id: str, after_id: str, limit: int) -> Sequence[str]:
+        """Return ids, in text order after ``after_id``, of records with known shares that the scan did not see."""
+        ...
+
+    def accesses(self, entity: str) -> int:
+        """Return of how many records of an object shares are known."""
         ...
 
     def entities(self) -> Sequence[str]:
@@ -195,12 +211,14 @@ class Piece:
         ledger: likewise from ``ledger``.
         offsets: where the partitions stand once the piece is loaded.
         newest_ms: newest timestamp among the records read so far, epoch milliseconds, 0 for none.
+        access: likewise from ``access`` topics.
     """
 
     states: Sequence[tuple[str, bytes | None]]
     ledger: Sequence[tuple[str, bytes | None]]
     offsets: Offsets
     newest_ms: int
+    access: Sequence[tuple[str, bytes | None]] = ()
 
 
 class Mirror(Protocol):
@@ -261,6 +279,55 @@ class HistoryPage:
     rows: Sequence[HistoryRow]
     answered_ms: int
     cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SharesPage:
+    """One answer with share rows.
+
+    Attributes:
+        rows: in the order that was asked for.
+        asked_ms: just before the question was sent, the org's time less a second of doubt, epoch milliseconds:
+            nothing that was committed before it is missing.
+        answered_ms: the last answer's ``Date`` + 1 s.
+        cursor: as in :class:`RowsPage`.
+    """
+
+    rows: Sequence[ShareRow]
+    asked_ms: int
+    answered_ms: int
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RulesPage:
+    """All owner sharing rules of an object; times as in :class:`SharesPage`."""
+
+    rules: Sequence[SharingRule]
+    asked_ms: int
+    answered_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """One answer with feed items, ordered by (SystemModstamp, Id); ``cursor`` as in :class:`RowsPage`."""
+
+    items: Sequence[FeedItem]
+    answered_ms: int
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrgDefault:
+    """Org-wide default access to an object (EntityDefinition): what everybody has without any share row.
+
+    Attributes:
+        internal: ``Private``, ``Read``, ``ReadWrite`` …, for internal users; None if it may not be read.
+        external: for external users.
+    """
+
+    internal: str | None
+    external: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +414,58 @@ class RecordSource(Protocol):
 
     async def metrics(self, record_ids: Sequence[str]) -> tuple[Mapping[str, Mapping[str, Json]], int]:
         """Return MessagingSessionMetrics by session and type, and the answer's ``Date`` + 1 s."""
+        ...
+
+    async def shares_of(self, entity: str, record_ids: Sequence[str], *, repair: bool) -> SharesPage:
+        """Read all share rows of records; the page has all of them, and no cursor.
+
+        Args:
+            entity: the shared object.
+            record_ids: 18-character ids, at most some 200.
+            repair: whether the reserve of calls may be used.
+        """
+        ...
+
+    async def shares_modified(
+        self, entity: str, from_ms: int, to_ms: int, cursor: str | None, *, limit: int = 2000
+    ) -> SharesPage:
+        """Read share rows with from <= LastModifiedDate < to, ordered by (LastModifiedDate, Id)."""
+        ...
+
+    async def shares_scan(self, entity: str, cursor: str | None, *, limit: int = 2000) -> SharesPage:
+        """Read the next chunk of all share rows, ordered by (ParentId, Id): a record's rows stand together."""
+        ...
+
+    async def count_shares(self, entity: str) -> int:
+        """Return how many share rows an object has."""
+        ...
+
+    async def sharing_rules(self, entity: str) -> RulesPage:
+        """Read all owner sharing rules of an object (at most 300)."""
+        ...
+
+    async def deleted_rules(self, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
+        """Return which owner sharing rules were deleted in a span."""
+        ...
+
+    async def grantees(self, ids: Sequence[str]) -> Mapping[str, Grantee]:
+        """Resolve users and groups; ids that are unknown or not to be seen are left out."""
+        ...
+
+    async def org_default(self, entity: str) -> OrgDefault:
+        """Return the object's org-wide default access."""
+        ...
+
+    async def feed(self, entity: str, from_ms: int, to_ms: int, cursor: str | None, *, limit: int = 2000) -> FeedPage:
+        """Read feed items with from <= SystemModstamp < to, removed ones included, with the changes they track."""
+        ...
+
+    async def deleted_feed_items(self, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
+        """Return which feed items were deleted in a span."""
+        ...
+
+    async def feed_items(self, entity: str, item_ids: Sequence[str]) -> FeedPage:
+        """Read feed items by id, removed ones included, as far as they can still be had; no cursor."""
         ...
 
     async def bulk_start(self, plan: RowPlan, *, where: str = "") -> str:

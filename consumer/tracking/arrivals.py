@@ -12,6 +12,8 @@ from typing import Final, TypeAlias
 
 from consumer.changes.rows import FieldInfo
 from consumer.events import Json
+from consumer.tracking.access import Grantee, ShareCause, ShareRow, SharingRule
+from consumer.tracking.feed_values import FeedItem
 from consumer.tracking.values import EntityFacts, HistoryRow, Row
 
 COUNTED: Final = ("repair:", "scan:")
@@ -209,6 +211,80 @@ class Reconciled:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordShares:
+    """Share rows of one record that were read together."""
+
+    record_id: str
+    rows: tuple[ShareRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SharesRead:
+    """Share rows of an object.
+
+    Attributes:
+        entity: the shared object's API name.
+        records: by record.
+        whole: whether each record's rows are all it has; False for single rows of an incremental poll.
+        cause: why they were read; None: as each record's ledger entry says.
+        asked_ms: nothing that was committed before it is missing, epoch milliseconds of the org's time.
+        answered_ms: the last answer's ``Date`` + 1 s, epoch milliseconds.
+        grantees: whom the rows' grantees stand for, as far as that is known.
+        complete_to_ms: of the last page of an incremental poll: every row with an earlier LastModifiedDate was read.
+        swept_from_ms: of the last piece of a sweep: when it began, epoch milliseconds of the org's time.
+        progress: what becomes durable with it.
+    """
+
+    entity: str
+    records: tuple[RecordShares, ...]
+    whole: bool
+    cause: ShareCause | None
+    asked_ms: int
+    answered_ms: int
+    grantees: Mapping[str, Grantee] = field(default_factory=dict)
+    complete_to_ms: int | None = None
+    swept_from_ms: int | None = None
+    progress: tuple[Progress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RulesRead:
+    """All owner sharing rules of an object.
+
+    Attributes:
+        rules: all there are.
+        deleted: rule ids of the delete log, to when they were deleted, epoch milliseconds.
+        asked_ms, answered_ms, grantees: as in :class:`SharesRead`.
+    """
+
+    entity: str
+    rules: tuple[SharingRule, ...]
+    deleted: Mapping[str, int]
+    asked_ms: int
+    answered_ms: int
+    grantees: Mapping[str, Grantee] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRead:
+    """Rows of an object's feed.
+
+    Attributes:
+        items: ordered by (SystemModstamp, Id).
+        complete_to_ms: every row with an earlier SystemModstamp was read and settled; None inside of a window.
+        answered_ms: the answer's ``Date`` + 1 s, epoch milliseconds.
+        backfill: items of before the first start.
+    """
+
+    entity: str
+    items: tuple[FeedItem, ...]
+    complete_to_ms: int | None
+    answered_ms: int
+    backfill: bool = False
+    progress: tuple[Progress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Expired:
     """Deleted records whose grace is over: their state becomes a tombstone."""
 
@@ -227,5 +303,16 @@ class Closed:
 
 
 Arrival: TypeAlias = (
-    RowsRead | HistoryRead | SettleDue | MetricsRead | FactsRead | SchemaSeen | Reconciled | Expired | Closed
+    RowsRead
+    | HistoryRead
+    | SettleDue
+    | MetricsRead
+    | FactsRead
+    | SchemaSeen
+    | Reconciled
+    | SharesRead
+    | RulesRead
+    | FeedRead
+    | Expired
+    | Closed
 )

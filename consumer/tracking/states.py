@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from consumer.tracking.access import AccessState
 from consumer.tracking.values import Key, LedgerEntry, RecordState
 
 
 class States(Protocol):
-    """Record states and ledger entries: the committed ones and, over them, those of batches under way."""
+    """Record states, ledger entries and accesses: the committed ones and, over them, those of batches under way."""
 
     def get(self, key: Key) -> RecordState | None:
         """Return the newest state of a record, None if nothing is known of it."""
@@ -28,4 +29,16 @@ class States(Protocol):
 
     def put_ledger(self, entry: LedgerEntry) -> None:
         """Replace it; an empty one is removed."""
+        ...
+
+    def access(self, key: Key) -> AccessState | None:
+        """Return the known shares of a record, None if nothing is known of them."""
+        ...
+
+    def put_access(self, access: AccessState) -> None:
+        """Replace them."""
+        ...
+
+    def remove_access(self, key: Key) -> None:
+        """Forget them: a tombstone is written."""
         ...

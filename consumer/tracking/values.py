@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 
 from consumer.events import Json
 from consumer.frozen import frozen
+from consumer.tracking.access import SharesDue
+from consumer.tracking.feed_values import FeedSeen
 
 Key: TypeAlias = tuple[str, str]
 """Object API name and 18-character record id."""
@@ -262,14 +264,18 @@ class LedgerEntry:
         record_id: 18-character id.
         facts: facts that are not final, and final ones whose rows a poll's overlap can still bring again.
         refresh: the read that is owed, None if none is.
+        shares: the read of its share rows that is owed, None if none is.
+        feed: items of its feed that were told and that a poll's overlap can still bring again.
     """
 
     entity: str
     record_id: str
     facts: tuple[HistoryFact, ...] = ()
     refresh: Refresh | None = None
+    shares: SharesDue | None = None
+    feed: tuple[FeedSeen, ...] = ()
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to remember."""
-        return not self.facts and self.refresh is None
+        return not self.facts and self.refresh is None and self.shares is None and not self.feed
