@@ -1,0 +1,501 @@
+"""Who has explicit access to a record: share rows as read become grants, revocations and level changes.
+
+Every fact has an interval in which it happened. It begins when the share is known to have been otherwise (all rows of
+the record were read, a sweep or poll passed it), and ends with the answer that told it; of owner rows, which go with
+the change event, it is the second of the commit. A row that is missed is taken for gone only when a second read,
+some time later, misses it too: a recalculation deletes rows and makes them anew (sharing guide).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from consumer.events import ChangeType
+from consumer.tracking.access import (
+    OWNER,
+    AccessState,
+    Grantee,
+    KnownShare,
+    ShareCause,
+    ShareFact,
+    ShareKey,
+    ShareRow,
+    SharesDue,
+)
+from consumer.tracking.arrivals import RecordShares, SharesRead
+from consumer.tracking.changes import TrackedChange
+from consumer.tracking.states import States
+from consumer.tracking.values import Key, LedgerEntry
+
+READ_AFTER_MS: Final = 3_000
+"""How long after an owner change its rows are read: commit times have whole seconds, and rows come with the commit."""
+
+READ_BY_MS: Final = 15_000
+"""Further owner changes put a read off, so that one read serves several, but not for longer than this."""
+
+SECOND_MS: Final = 1_000
+_OWNER_FIELD: Final = "OwnerId"
+
+
+class SharingTracker:
+    """Keeps the known shares of records; pure and synchronous.
+
+    Args:
+        states: where accesses and ledger entries are found and put.
+        settle_ms: how long after a row was missed first a second read can confirm that it is gone.
+        overlap_ms: how far each incremental poll reaches back.
+    """
+
+    def __init__(self, states: States, *, settle_ms: int, overlap_ms: int) -> None:
+        self._states = states
+        self._settle_ms = settle_ms
+        self._overlap_ms = overlap_ms
+        self._swept_ms: dict[str, int] = {}
+        self._polled_ms: dict[str, int] = {}
+
+    def restore(self, entity: str, *, swept_ms: int | None, polled_ms: int | None) -> None:
+        """Take in how far sweeps and polls of an object had got.
+
+        Args:
+            entity: the shared object.
+            swept_ms: when the last complete sweep began, epoch milliseconds of the org's time.
+            polled_ms: every row with an earlier LastModifiedDate was read by a poll.
+        """
+        if swept_ms is not None:
+            self._swept_ms[entity] = swept_ms
+        if polled_ms is not None:
+            self._polled_ms[entity] = polled_ms
+
+    def swept_ms(self, entity: str) -> int | None:
+        """Return when the last complete sweep of an object began, None before the first."""
+        return self._swept_ms.get(entity)
+
+    @staticmethod
+    def owed(change: TrackedChange, due: SharesDue | None, by: str | None, *, event: bool) -> SharesDue | None:
+        """Return the read of share rows that a change makes due, None if it leaves things as they are.
+
+        Args:
+            change: what became of the record.
+            due: what is owed already.
+            by: who made the change.
+            event: whether an event told it; a row does not tell when the owner changed.
+        """
+        cause = _cause_of(change)
+        if cause is None:
+            return None
+        at_ms = change.stamp_ms
+        created = event and change.change_type == ChangeType.CREATE
+        due_ms = at_ms + READ_AFTER_MS
+        if due is None:
+            return SharesDue(due_ms, cause, at_ms, at_ms, 1, created, by) if event else SharesDue(due_ms, cause, by=by)
+        first_ms, last_ms = due.first_ms, due.last_ms
+        if first_ms is not None:
+            due_ms = min(max(due.due_ms, due_ms), first_ms + READ_BY_MS)
+        if event:
+            first_ms = at_ms if first_ms is None else min(first_ms, at_ms)
+            last_ms = at_ms if last_ms is None else max(last_ms, at_ms)
+        return SharesDue(due_ms, cause, first_ms, last_ms, due.changes + event, due.created or created, by)
+
+    def on_read(self, read: SharesRead) -> list[ShareFact]:
+        """Take in share rows and return what they tell that was not known."""
+        told: list[ShareFact] = []
+        for record in read.records:
+            told += self._on_record(read, record)
+        if read.complete_to_ms is not None:
+            self._polled_ms[read.entity] = max(read.complete_to_ms, self._polled_ms.get(read.entity, 0))
+        if read.swept_from_ms is not None:
+            self._swept_ms[read.entity] = read.swept_from_ms
+        return told
+
+    def _on_record(self, read: SharesRead, record: RecordShares) -> list[ShareFact]:
+        key = (read.entity, record.record_id)
+        before = self._states.access(key)
+        entry = self._states.ledger(key) or LedgerEntry(*key)
+        swept_ms = self._swept_ms.get(read.entity)
+        owner = self._owner(key)
+        bounds = Bounds(before, entry.shares, swept_ms, self._polled_ms.get(read.entity, 0), self._overlap_ms, owner)
+        comparison = Comparison(read, record, before, bounds, self._settle_ms)
+        comparison.compare()
+        # A sweep that finds everything as it was writes nothing: when it is through, it speaks for all records.
+        news = before is None or comparison.changed or comparison.known_whole != before.complete
+        if news or (read.whole and entry.shares is not None):
+            self._put(key, comparison.after())
+        due = self._still_due(read, entry.shares, comparison)
+        if due != entry.shares:
+            self._states.put_ledger(replace(entry, shares=due))
+        return comparison.told
+
+    def _owner(self, key: Key) -> str | None:
+        state = self._states.get(key)
+        if state is None or state.deleted or _OWNER_FIELD in state.suspect:
+            return None
+        owner = state.image.get(_OWNER_FIELD)
+        return owner if isinstance(owner, str) else None
+
+    def _put(self, key: Key, after: AccessState) -> None:
+        if not after.shares and after.complete:
+            state = self._states.get(key)
+            if state is None or state.deleted:
+                if self._states.access(key) is not None:
+                    self._states.remove_access(key)
+                return
+        self._states.put_access(after)
+
+    def _still_due(self, read: SharesRead, due: SharesDue | None, comparison: Comparison) -> SharesDue | None:
+        """Return what is owed after a read: changes it may not have seen, rows it missed, those beside a single row."""
+        if not read.whole:
+            if due is not None or comparison.known_whole:
+                return due
+            return SharesDue(read.answered_ms, read.cause or ShareCause.INCREMENTAL)
+        left = None if due is None or due.last_ms is None or contains(read, due.last_ms) else due
+        if left is not None and left.first_ms is not None:
+            left = replace(left, first_ms=max(left.first_ms, min(read.asked_ms, left.last_ms or read.asked_ms)))
+        if not comparison.missing:
+            return left
+        again_ms = read.answered_ms + self._settle_ms
+        if left is not None:
+            return replace(left, due_ms=min(left.due_ms, again_ms))
+        return SharesDue(again_ms, comparison.cause, by=None if due is None else due.by)
+
+
+def contains(read: SharesRead, commit_ms: int) -> bool:
+    """Return whether a read surely shows what was committed at a time; commit times have whole seconds."""
+    return commit_ms + SECOND_MS <= read.asked_ms
+
+
+class Bounds:
+    """Between which times what a read of one record tells can have happened.
+
+    Args:
+        before: what was known of the record's shares.
+        due: the read that was owed.
+        swept_ms: when the last complete sweep began.
+        polled_ms: up to when incremental polls had read.
+        overlap_ms: how far they reach back.
+        owner: the record's owner as events tell it, None if nobody knows.
+    """
+
+    __slots__ = ("_before", "_due", "_overlap_ms", "_owner", "_polled_ms", "_swept_ms")
+
+    def __init__(
+        self,
+        before: AccessState | None,
+        due: SharesDue | None,
+        swept_ms: int | None,
+        polled_ms: int,
+        overlap_ms: int,
+        owner: str | None,
+    ) -> None:
+        self._before = before
+        self._due = due
+        self._swept_ms = swept_ms
+        self._polled_ms = polled_ms
+        self._overlap_ms = overlap_ms
+        self._owner = owner
+
+    @property
+    def due(self) -> SharesDue | None:
+        """The read that was owed."""
+        return self._due
+
+    @property
+    def whole_ms(self) -> int | None:
+        """When all shares of the record were last known, None if they never were."""
+        known = [] if self._swept_ms is None else [self._swept_ms]
+        if self._before is not None and self._before.complete:
+            known.append(self._before.as_of_ms)
+        elif self._due is not None and self._due.created and self._due.first_ms is not None:
+            known.append(self._due.first_ms)
+        return max(known, default=None)
+
+    def seen_ms(self, share: KnownShare) -> int:
+        """Return the latest time at which a share was there for certain."""
+        if share.missing_ms is not None:
+            return share.seen_ms
+        before = self._before
+        complete_ms = before.as_of_ms if before is not None and before.complete else 0
+        return max(share.seen_ms, complete_ms, self._swept_ms or 0)
+
+    def of_grant(self, row: ShareRow, answered_ms: int) -> tuple[int | None, int]:
+        """Return the interval in which a share that was not there came to be."""
+        start = self._polled(row, self.whole_ms)
+        due = self._due
+        if row.row_cause == OWNER and due is not None and due.last_ms is not None:
+            told = row.user_or_group_id == self._owner and (start is None or due.last_ms >= start - SECOND_MS)
+            if told and start is not None:
+                return self._ordered(max(start, due.last_ms), min(answered_ms, due.last_ms + SECOND_MS))
+        return self._ordered(start, answered_ms)
+
+    def of_level(self, share: KnownShare, row: ShareRow, answered_ms: int) -> tuple[int | None, int]:
+        """Return the interval in which a share's level changed."""
+        return self._ordered(self._polled(row, self.seen_ms(share)), answered_ms)
+
+    def of_loss(self, share: KnownShare, answered_ms: int) -> tuple[int, int]:
+        """Return the interval in which a share went that an answer misses."""
+        seen_ms = self.seen_ms(share)
+        due = self._due
+        if share.row_cause == OWNER and due is not None and due.first_ms is not None and due.first_ms >= seen_ms:
+            return due.first_ms, max(min(answered_ms, due.first_ms + SECOND_MS), due.first_ms)
+        return seen_ms, max(answered_ms, seen_ms)
+
+    def _polled(self, row: ShareRow, start: int | None) -> int | None:
+        """Return a later start if the last poll would have seen the row, had it been there."""
+        if start is None or row.modified_ms is None or row.modified_ms < self._polled_ms - self._overlap_ms:
+            return start
+        return max(start, self._polled_ms)
+
+    @staticmethod
+    def _ordered(start: int | None, end: int) -> tuple[int | None, int]:
+        return start, end if start is None else max(start, end)
+
+
+class Comparison:
+    """One record's rows against what was known of its shares.
+
+    Args:
+        read: what the rows came with.
+        record: the rows.
+        before: what was known.
+        bounds: between which times things happened.
+        settle_ms: how long a share must have been missed before another read confirms that it is gone.
+
+    Attributes:
+        told: what is to be told.
+        changed: whether anything that is kept changed.
+        missing: whether a share waits for a second read.
+        cause: what facts are said to come from.
+    """
+
+    __slots__ = (
+        "_before",
+        "_bounds",
+        "_read",
+        "_record",
+        "_settle_ms",
+        "_shares",
+        "cause",
+        "changed",
+        "missing",
+        "told",
+    )
+
+    def __init__(
+        self, read: SharesRead, record: RecordShares, before: AccessState | None, bounds: Bounds, settle_ms: int
+    ) -> None:
+        self._settle_ms = settle_ms
+        self._read = read
+        self._record = record
+        self._before = before
+        self._bounds = bounds
+        self._shares: dict[ShareKey, KnownShare] = {} if before is None else {each.key: each for each in before.shares}
+        self.cause = self._told_cause()
+        self.told: list[ShareFact] = []
+        self.changed = False
+        self.missing = False
+
+    @property
+    def known_whole(self) -> bool:
+        """Whether all shares of the record are known after this."""
+        return self._read.whole or (self._before is not None and self._before.complete)
+
+    def _told_cause(self) -> ShareCause:
+        read, due = self._read, self._bounds.due
+        if due is not None and read.whole:
+            return due.cause
+        if read.cause is None:
+            return ShareCause.INCREMENTAL
+        if read.cause is ShareCause.BASELINE and self._before is not None and self._before.complete:
+            return ShareCause.SWEEP
+        return read.cause
+
+    def compare(self) -> None:
+        """Find what is new, what changed, and what is missing."""
+        if self._read.whole:
+            self._tell_unseen()
+        rows = strongest(self._record.rows)
+        for key, row in rows.items():
+            known = self._shares.get(key)
+            if known is None:
+                self._granted(row, self._bounds.of_grant(row, self._read.answered_ms))
+            else:
+                self._seen(known, row)
+        if self._read.whole:
+            for key in [key for key in self._shares if key not in rows]:
+                self._missed(self._shares[key])
+
+    def after(self) -> AccessState:
+        """Return what is known of the record's shares now."""
+        before, read = self._before, self._read
+        as_of_ms = read.asked_ms if read.whole or before is None else before.as_of_ms
+        if before is not None:
+            as_of_ms = max(as_of_ms, before.as_of_ms)
+        complete = self.known_whole
+        return AccessState(read.entity, self._record.record_id, tuple(self._shares.values()), complete, as_of_ms)
+
+    # What a row tells
+
+    def _granted(self, row: ShareRow, when: tuple[int | None, int]) -> None:
+        known = self._known(row, when)
+        self._shares[known.key] = known
+        self.changed = True
+        self._tell("granted", row.share_id, known, when, row=row)
+
+    def _seen(self, known: KnownShare, row: ShareRow) -> None:
+        bounds, answered_ms = self._bounds, self._read.answered_ms
+        if known.missing_ms is not None and self._owner_changed(known):
+            # It went and came back with the owner: no recalculation, though the row would look the same.
+            gone = (known.seen_ms, known.missing_ms)
+            self._tell("revoked", known.share_id, known, gone)
+            self._granted(row, bounds.of_grant(row, answered_ms))
+            return
+        if row.access_level != known.access_level:
+            when = bounds.of_level(known, row, answered_ms)
+            moved = self._known(row, when)
+            self._shares[known.key] = moved
+            self.changed = True
+            self._tell("level_changed", row.share_id, moved, when, row=row, previous=known.access_level)
+            return
+        same = row.share_id == known.share_id and row.modified_ms == known.modified_ms
+        named = known.grantee is not None or self._read.grantees.get(row.user_or_group_id) is None
+        if not same or known.missing_ms is not None or not named:
+            self._shares[known.key] = self._known(row, known.since)
+            self.changed = True
+
+    def _owner_changed(self, known: KnownShare) -> bool:
+        due = self._bounds.due
+        return due is not None and due.last_ms is not None and due.last_ms >= known.seen_ms - SECOND_MS
+
+    def _missed(self, known: KnownShare) -> None:
+        answered_ms = self._read.answered_ms
+        if known.missing_ms is None:
+            seen_ms, missing_ms = self._bounds.of_loss(known, answered_ms)
+            self._shares[known.key] = replace(known, seen_ms=seen_ms, missing_ms=missing_ms)
+            self.changed = self.missing = True
+            return
+        if self._read.asked_ms < known.missing_ms + self._settle_ms:
+            self.missing = True
+            return
+        del self._shares[known.key]
+        self.changed = True
+        self._tell("revoked", known.share_id, known, (known.seen_ms, known.missing_ms))
+
+    def _known(self, row: ShareRow, since: tuple[int | None, int]) -> KnownShare:
+        before = self._shares.get(row.key)
+        grantee = self._read.grantees.get(row.user_or_group_id)
+        if grantee is None and before is not None:
+            grantee = before.grantee
+        return KnownShare(
+            row.user_or_group_id,
+            row.row_cause,
+            row.access_level,
+            row.share_id,
+            grantee,
+            since,
+            row.modified_ms,
+            self._read.asked_ms,
+        )
+
+    # Telling
+
+    def _tell_unseen(self) -> None:
+        """Say so if the owner changed several times since the rows were last read: what was in between nobody saw."""
+        due, read = self._bounds.due, self._read
+        if due is None or due.changes < 2 or due.first_ms is None or due.last_ms is None:
+            return
+        if not contains(read, due.last_ms):
+            return
+        before = self._before
+        read_ms = before.as_of_ms if before is not None and before.complete else 0
+        first_ms, last_ms = max(due.first_ms, read_ms), due.last_ms + SECOND_MS
+        if due.last_ms <= first_ms:
+            return
+        record_id = self._record.record_id
+        self.told.append(
+            ShareFact(
+                fact_id=f"unseen:{record_id}:{first_ms}:{last_ms}",
+                kind="unseen",
+                record_id=record_id,
+                share_id=None,
+                user_or_group_id=None,
+                grantee=None,
+                access_level=None,
+                previous_access_level=None,
+                row_cause=None,
+                not_before_ms=first_ms,
+                not_after_ms=last_ms,
+                modified_ms=None,
+                changed_by=due.by,
+                observed_ms=read.answered_ms,
+                cause=self.cause,
+            )
+        )
+
+    def _tell(
+        self,
+        kind: str,
+        share_id: str,
+        share: KnownShare,
+        when: tuple[int | None, int],
+        *,
+        row: ShareRow | None = None,
+        previous: str | None = None,
+    ) -> None:
+        record_id = self._record.record_id
+        stamp = share.modified_ms if share.modified_ms is not None else when[1]
+        level = share.access_level
+        due = self._bounds.due
+        by = row.modified_by if row is not None else None if due is None else due.by
+        self.told.append(
+            ShareFact(
+                fact_id=f"{kind}:{record_id}:{share_id}:{level}:{stamp}",
+                kind=kind,  # type: ignore[arg-type]  # one of three, given above
+                record_id=record_id,
+                share_id=share_id,
+                user_or_group_id=share.user_or_group_id,
+                grantee=share.grantee,
+                access_level=level,
+                previous_access_level=previous,
+                row_cause=share.row_cause,
+                not_before_ms=when[0],
+                not_after_ms=when[1],
+                modified_ms=None if row is None else row.modified_ms,
+                changed_by=by,
+                observed_ms=self._read.answered_ms,
+                cause=self.cause,
+            )
+        )
+
+
+_LEVELS: Final[Mapping[str, int]] = {"Read": 1, "Edit": 2, "All": 3}
+
+
+def strongest(rows: Iterable[ShareRow]) -> dict[ShareKey, ShareRow]:
+    """Return one row for each identity: the platform keeps one, and during a recalculation two can be read."""
+    found: dict[ShareKey, ShareRow] = {}
+    for row in rows:
+        other = found.get(row.key)
+        if other is None or (_LEVELS.get(row.access_level, 0), row.modified_ms or 0) > (
+            _LEVELS.get(other.access_level, 0),
+            other.modified_ms or 0,
+        ):
+            found[row.key] = row
+    return found
+
+
+def _cause_of(change: TrackedChange) -> ShareCause | None:
+    """Return why a change makes share rows due: a record that came, went, or has another owner."""
+    if change.op == "d":
+        return ShareCause.RECORD_DELETED
+    if change.op == "c":
+        return ShareCause.OWNER_CHANGE
+    if change.op == "r" and change.before is None:
+        return None  # a first sight says nothing of the owner; the sweep reads its rows
+    named = any(each.field == _OWNER_FIELD for each in change.fields)
+    return ShareCause.OWNER_CHANGE if named or _OWNER_FIELD in (change.changed_fields or ()) else None
+
+
+def unresolved(rows: Iterable[ShareRow], known: Mapping[str, Grantee]) -> list[str]:
+    """Return the grantees of rows that are not resolved yet, each once."""
+    return [each for each in dict.fromkeys(row.user_or_group_id for row in rows) if each not in known]
