@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from consumer import __version__
 from consumer.changes.fields import FieldPolicy
+from consumer.companions import CompanionEncoders, CompanionTimes
 from consumer.delivery.coverage import Coverage
 from consumer.delivery.envelope import Envelope
+from consumer.delivery.feed import Feed
 from consumer.delivery.history import History
 from consumer.delivery.names import Topics
 from consumer.delivery.quarantine import Quarantine
+from consumer.delivery.sharing import Sharing
+from consumer.delivery.sharing_rules import SharingRules
 from consumer.errors import ConfigError
-from consumer.intake import Encoders, Intake, Known
+from consumer.intake import Encoders, Intake, Known, Wanted
 from consumer.ports import Restored
 from consumer.processor import Processor
 from consumer.records import InternalRecords
@@ -72,6 +76,11 @@ class Assembly:
             History(self.org_id, self.topics),
             Coverage(self.org_id, self.topics),
             records,
+            CompanionEncoders(
+                Sharing(self.org_id, self.topics),
+                SharingRules(self.org_id, self.topics),
+                Feed(self.org_id, self.topics),
+            ),
         )
 
         def history(window_of: Callable[[str, str, int], str | None]) -> HistoryTracker:
@@ -86,8 +95,7 @@ class Assembly:
             history,
             encoders,
             known=Known(restored.windows, restored.progress),
-            refresh_after_ms=times.refresh_after,
-            snapshots=times.snapshots,
+            wanted=Wanted(times.refresh_after, times.snapshots, times.companions),
         )
         quarantine = Quarantine(self.org_id, self.topics, allow_raw=self.allow_raw)
         return Processor(self.policy, quarantine, records, intake)
@@ -106,12 +114,14 @@ class TrackingTimes:
         overlap: how far each history poll reaches back.
         refresh_after: how long after its end a session is read again.
         snapshots: whether objects are read as a whole when they first appear.
+        companions: what of sharing and feeds is wanted.
     """
 
     confirm_within: int = HistorySettings().confirm_within
     overlap: int = HistorySettings().overlap
     refresh_after: int = TrackingSettings().refresh_after
     snapshots: bool = False
+    companions: CompanionTimes = field(default_factory=CompanionTimes)
 
 
 def field_policy(settings: FieldSettings) -> FieldPolicy:

@@ -11,6 +11,7 @@ from functools import singledispatchmethod
 from typing import Final
 
 from consumer.changes.schema import EventSchema
+from consumer.companions import CompanionEncoders, Companions, CompanionTimes
 from consumer.delivery.coverage import Coverage, window_for_new_object, window_for_reconciliation
 from consumer.delivery.envelope import Envelope
 from consumer.delivery.history import History
@@ -28,13 +29,16 @@ from consumer.tracking.arrivals import (
     Closing,
     Expired,
     FactsRead,
+    FeedRead,
     HistoryRead,
     MetricsRead,
     Progress,
     Purpose,
     Reconciled,
     RowsRead,
+    RulesRead,
     SettleDue,
+    SharesRead,
 )
 from consumer.tracking.changes import TrackedChange
 from consumer.tracking.history import HistoryTracker
@@ -56,6 +60,7 @@ class Encoders:
     history: History
     coverage: Coverage
     records: InternalRecords
+    companions: CompanionEncoders
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,21 @@ class Known:
 
     windows: Mapping[str, LossWindow]
     progress: Mapping[str, Mapping[str, Json]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the settings want of an intake.
+
+    Attributes:
+        refresh_after_ms: how long after its end a session is read again, milliseconds.
+        snapshots: whether an object that appears later is read as a whole, as those of a first start are.
+        companions: what of sharing and feeds is wanted.
+    """
+
+    refresh_after_ms: int
+    snapshots: bool
+    companions: CompanionTimes
 
 
 class Intake:
@@ -76,8 +96,7 @@ class Intake:
         history: makes the tracker of field history, given how to find the window that owns up to a change.
         encoders: make records.
         known: what Kafka knew at the start.
-        refresh_after_ms: how long after its end a session is read again, milliseconds.
-        snapshots: whether an object that appears later is read as a whole, as those of a first start are.
+        wanted: by the settings.
 
     Attributes:
         tracker: as given.
@@ -98,8 +117,7 @@ class Intake:
         encoders: Encoders,
         *,
         known: Known,
-        refresh_after_ms: int,
-        snapshots: bool = False,
+        wanted: Wanted,
     ) -> None:
         self._channel = channel
         self._states = states
@@ -108,10 +126,11 @@ class Intake:
         self._history = history(self.windows.owning_up)
         self._unannounced = Unannounced(channel, states, self.windows)
         self._encoders = encoders
-        self._refresh_after_ms = refresh_after_ms
-        self._snapshots = snapshots
+        self._refresh_after_ms = wanted.refresh_after_ms
+        self._snapshots = wanted.snapshots
         self.objects = Objects()
         self.progress = dict(known.progress)
+        self._companions = Companions(states, wanted.companions, encoders.companions, self.progress)
         self._spans = Spans(channel, encoders.coverage, self.progress, self._progressed)
         self.stream_to_ms = 0
         self.skew_ms = 0
@@ -224,7 +243,7 @@ class Intake:
                     user=header.commit_user or None,
                     seen_ms=received_ms + self.skew_ms,
                 )
-            self._owe_read(entity, each)
+            self._owe_reads(entity, each, facts, header.commit_user or None, event=True)
         self._owe_doubtful(header.commit_ms)
         if told:
             records += self._encoders.history.records(entity, told, received_ms)
@@ -313,7 +332,7 @@ class Intake:
                     user=None,
                     seen_ms=read.answered_ms,
                 )
-            self._owe_read(read.entity, each)
+            self._owe_reads(read.entity, each, facts, None, event=False)
         self._owe_doubtful(read.answered_ms)
         records += self._encoders.history.records(read.entity, told, read.answered_ms)
         certain = [each for each in tracked if each.record_id not in doubted]
@@ -349,6 +368,8 @@ class Intake:
             facts=self.tracker.facts(due.entity),
         )
         records = self._encoders.history.records(due.entity, told, due.answered_ms)
+        for record_id in due.record_ids:
+            self._settle_feed((due.entity, record_id))
         window = self._unannounced.by_history(due.entity, told, ledgers)
         if window is not None:
             records += self._open(window, due.answered_ms)
@@ -384,6 +405,25 @@ class Intake:
             records.append(coverage.reconciled(self._channel, read, read.answered_ms))
         outcome = self._finish(records, 0, (), read.progress, read.answered_ms)
         return replace(outcome, opened=opened)
+
+    @_arrive.register
+    def _(self, read: SharesRead) -> Outcome:
+        records = self._companions.shares(read)
+        if read.swept_from_ms is not None:
+            records += self._spans.sharing(read.entity, read.swept_from_ms, read.answered_ms)
+        return self._finish(records, 0, (), read.progress, read.answered_ms)
+
+    @_arrive.register
+    def _(self, read: RulesRead) -> Outcome:
+        records, progress = self._companions.rules(read)
+        return self._finish(records, 0, (), progress, read.answered_ms)
+
+    @_arrive.register
+    def _(self, read: FeedRead) -> Outcome:
+        records = self._companions.feed(read)
+        if read.complete_to_ms is not None:
+            records += self._spans.feed(read.entity, read.complete_to_ms, read.answered_ms)
+        return self._finish(records, 0, (), read.progress, read.answered_ms)
 
     @_arrive.register
     def _(self, over: Expired) -> Outcome:
@@ -439,20 +479,24 @@ class Intake:
 
     # Reads that are owed
 
-    def _owe_read(self, entity: str, tracked: TrackedChange) -> None:
+    def _owe_reads(
+        self, entity: str, tracked: TrackedChange, facts: EntityFacts, by: str | None, *, event: bool
+    ) -> None:
+        """Note the reads that a change makes due: of the record, and of its share rows."""
         key = (entity, tracked.record_id)
         state = self._states.get(key)
         entry = self._states.ledger(key) or LedgerEntry(*key)
-        owed = refresh.after_event(
-            entity,
-            tracked,
-            state,
-            self._refresh_after_ms,
-            facts=self.tracker.facts(entity),
-            owed=entry.refresh,
-        )
-        if owed is not None:
-            self._states.put_ledger(replace(entry, refresh=owed))
+        owed = refresh.after_event(entity, tracked, state, self._refresh_after_ms, facts=facts, owed=entry.refresh)
+        shares = self._companions.shares_due(entity, tracked, entry.shares, by, facts, event=event)
+        if owed is not None or shares is not entry.shares:
+            self._states.put_ledger(replace(entry, refresh=owed or entry.refresh, shares=shares))
+
+    def _settle_feed(self, key: Key) -> None:
+        entry = self._states.ledger(key)
+        if entry is not None and entry.feed:
+            settled = self._companions.settled(entry)
+            if len(settled.feed) < len(entry.feed):
+                self._states.put_ledger(settled)
 
     def _owe_doubtful(self, at_ms: int) -> None:
         """Have records read whose diff fits nothing, or whose row proved too little."""

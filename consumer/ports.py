@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn, Protocol, TypeAlias
+from typing import Literal, NoReturn, Protocol, TypeAlias
 
 from consumer.buffer import EventBuffer
 from consumer.changes.rows import FieldInfo, RowPlan
@@ -14,6 +14,9 @@ from consumer.tracking.access import AccessState, Grantee, ShareRow, SharingRule
 from consumer.tracking.feed_values import FeedItem
 from consumer.tracking.states import States
 from consumer.tracking.values import HistoryRow, Key, LedgerEntry, RecordState, Row
+
+Companion: TypeAlias = Literal["shares", "rules", "feed"]
+"""An object that stands beside another: its share rows, its owner sharing rules, its feed."""
 
 Offsets: TypeAlias = Mapping[tuple[str, int], int]
 """Topic and partition to the next offset to be read."""
@@ -360,6 +363,19 @@ class RecordSource(Protocol):
         """How much slower polls shall go to save daily calls: 1 with plenty left, more as they run out."""
         ...
 
+    @property
+    def sharing_calls(self) -> int:
+        """How many REST calls were made so far for shares, rules, grantees and feeds."""
+        ...
+
+    async def hidden_columns(self, entity: str, what: Companion) -> tuple[str, ...]:
+        """Return which columns of a companion object this user may not read, such as ``XShare.LastModifiedById``.
+
+        Raises:
+            QueryRefusedError: the companion object can't be read at all.
+        """
+        ...
+
     async def describe(self, entity: str) -> Mapping[str, FieldInfo]:
         """Return the fields this user may see, by API name."""
         ...
@@ -433,7 +449,10 @@ class RecordSource(Protocol):
         ...
 
     async def shares_scan(self, entity: str, cursor: str | None, *, limit: int = 2000) -> SharesPage:
-        """Read the next chunk of all share rows, ordered by (ParentId, Id): a record's rows stand together."""
+        """Read the next chunk of all share rows, ordered by (ParentId, Id): a record's rows stand together.
+
+        A cursor is ``<record id>:<share id>`` of a row: the page goes on after it.
+        """
         ...
 
     async def count_shares(self, entity: str) -> int:

@@ -6,13 +6,16 @@ after the time up to which everything had been read; else its telling is only no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from consumer.tracking.arrivals import FeedRead
 from consumer.tracking.feed_values import FeedFact, FeedItem, FeedSeen
 from consumer.tracking.states import States
 from consumer.tracking.values import Key, LedgerEntry
+
+FEED_POLL: Final = "poll:feed:"
+"""Name of how far the polls of a feed got, before the object; state: ``complete_to_ms`` and what the poll adds."""
 
 
 class FeedTracker:
@@ -85,9 +88,3 @@ class FeedTracker:
             return entry
         reach_ms = self._told_from(entry.entity)
         return replace(entry, feed=tuple(each for each in entry.feed if each.stamp_ms >= reach_ms))
-
-
-def first_floor(state: Mapping[str, object] | None) -> int | None:
-    """Return how far a poll's durable state says it had got, None before the first poll (epoch milliseconds)."""
-    value = None if state is None else state.get("complete_to_ms")
-    return value if type(value) is int else None

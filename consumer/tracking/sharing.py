@@ -36,6 +36,16 @@ READ_BY_MS: Final = 15_000
 """Further owner changes put a read off, so that one read serves several, but not for longer than this."""
 
 SECOND_MS: Final = 1_000
+
+SHARES_POLL: Final = "poll:shares:"
+"""Name of how far incremental polls got, before the object; state: ``complete_to_ms``."""
+
+SWEPT: Final = "swept:"
+"""Name of what the last complete sweep was like, before the object; state: ``begun_ms``, ``ended_ms``, ``rows``."""
+
+SWEEP_WANTED: Final = "sweep-wanted:"
+"""Name of a wish for a sweep before its time, before the object; state: ``since_ms``, ``last_ms``."""
+
 _OWNER_FIELD: Final = "OwnerId"
 
 

@@ -10,6 +10,9 @@ from consumer.events import Json
 from consumer.tracking.access import RuleFact, SharingRule
 from consumer.tracking.arrivals import RulesRead
 
+RULES: Final = "rules:"
+"""Name of the rules as they were read last, before the object; state: see :meth:`KnownRules.state`."""
+
 _KEPT_CHARS: Final = 255
 """Characters of a text that are remembered and compared: 300 rules must fit into one record of ours."""
 

@@ -114,6 +114,9 @@ class EntityFacts:
         lookups: event field names that are references: Salesforce writes two history rows for them.
         has_history: whether the object has a history object to poll.
         has_metrics: whether MessagingSessionMetrics can be read (MessagingSession only).
+        has_shares: whether its share rows are wanted and can be read.
+        has_rules: likewise its owner sharing rules.
+        has_feed: likewise its feed.
     """
 
     entity: str
@@ -124,6 +127,9 @@ class EntityFacts:
     lookups: frozenset[str] = frozenset()
     has_history: bool = False
     has_metrics: bool = False
+    has_shares: bool = False
+    has_rules: bool = False
+    has_feed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,13 +55,57 @@ class UpkeepObserver(Protocol):
     def scanned(self, job: str, entity: str, rows: int, seconds: float) -> None:
         """A snapshot or resync is complete."""
 
+    def sweeping(self, entity: str, rows: int, total: int | None, more: int) -> None:
+        """A sweep of share rows got on by so many rows."""
+
+    def swept(self, entity: str, rows: int, begun_ms: int, ended_ms: int) -> None:
+        """A sweep of share rows is complete; times in epoch milliseconds of the org's time."""
+
     def not_available(self, what: str, entity: str, error: ServiceError) -> None:
         """Something can't be read in this org; reported once, lived with."""
 
 
 @dataclass(frozen=True, slots=True)
+class SharingPace:
+    """How often and how far sharing is read, in milliseconds; from the settings.
+
+    Attributes:
+        objects: API names of the objects whose sharing is read.
+        poll: interval of incremental polls of share rows and rules.
+        overlap: how far each reaches back.
+        settle: how old rows must be, and how long after a row was missed a second read decides.
+        sweep: interval of full sweeps.
+        api_calls_per_day: most calls for all of this.
+    """
+
+    objects: tuple[str, ...]
+    poll: int
+    overlap: int
+    settle: int
+    sweep: int
+    api_calls_per_day: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPace:
+    """How often and how far feeds are read, in milliseconds; from the settings.
+
+    Attributes:
+        objects: API names of the objects whose feed is read.
+        poll, overlap, settle: as of :class:`SharingPace`.
+        backfill: how far back items are read at a first start.
+    """
+
+    objects: tuple[str, ...]
+    poll: int
+    overlap: int
+    settle: int
+    backfill: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pace:
-    """How often and how far, all in milliseconds; from the settings."""
+    """How often and how far, all in milliseconds; from the settings; sharing and feed None if not wanted."""
 
     history_poll: int
     history_overlap: int
@@ -74,6 +118,8 @@ class Pace:
     chunk_rows: int
     bulk_above: int
     delete_grace: int
+    sharing: SharingPace | None = None
+    feed: FeedPace | None = None
 
 
 @dataclass(frozen=True, slots=True)

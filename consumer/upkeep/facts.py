@@ -8,6 +8,7 @@ from typing import Final
 
 from consumer.changes.rows import FieldInfo
 from consumer.errors import QueryRefusedError
+from consumer.ports import Companion
 from consumer.tracking.arrivals import FactsRead
 from consumer.tracking.history_fields import history_name
 from consumer.tracking.values import EntityFacts
@@ -36,6 +37,8 @@ METRICS_OF: Final = "MessagingSession"
 
 NO_SESSION: Final = "0Mw000000000000CAA"
 """An id that no session has; its last three letters must fit the case of the others, or Salesforce refuses it."""
+
+_COMPANIONS: Final[Mapping[Companion, str]] = {"shares": "shares", "rules": "sharing rules", "feed": "feed"}
 
 _LONGEST_STORED: Final = 255
 """Characters a history row holds; longer fields leave a row without values (Help, "Field History Tracking")."""
@@ -91,6 +94,14 @@ class FactsJob:
         tracked = await self._tracked(entity)
         has_metrics = entity == METRICS_OF and await self._has_metrics(entity)
         facts = facts_of(entity, fields, tracked, has_history=has_history, has_metrics=has_metrics)
+        sharing, feed = self._context.pace.sharing, self._context.pace.feed
+        shared = sharing is not None and entity in sharing.objects
+        facts = replace(
+            facts,
+            has_shares=shared and await self._has_companion(entity, "shares"),
+            has_rules=shared and await self._has_companion(entity, "rules"),
+            has_feed=feed is not None and entity in feed.objects and await self._has_companion(entity, "feed"),
+        )
         self._read[entity] = (now_ms, schema_id)
         await self._context.inbox.put(FactsRead(facts, self._context.now_ms(), fields))
 
@@ -121,6 +132,23 @@ class FactsJob:
             self._refusals.tell("metrics", entity, error)
             return False
         self._refusals.answered("metrics", entity)
+        return True
+
+    async def _has_companion(self, entity: str, what: Companion) -> bool:
+        """Return whether a companion of an object can be read, and tell once what of it can't."""
+        source = self._context.source
+        told = _COMPANIONS[what]
+        try:
+            hidden = await self._asking.ask(lambda: source.hidden_columns(entity, what))
+        except QueryRefusedError as error:
+            self._refusals.tell(told, entity, error)
+            return False
+        self._refusals.answered(told, entity)
+        for column in hidden:
+            error = QueryRefusedError(
+                f"{column} can't be read by this user", "Its values stay unknown; give the user Read on the field."
+            )
+            self._refusals.tell(column, entity, error)
         return True
 
 

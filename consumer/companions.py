@@ -1,0 +1,146 @@
+"""Takes in what is read of an object's companions, its share rows, sharing rules and feed, and encodes what follows.
+
+Pure, like :mod:`consumer.intake`, which it works for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from consumer.delivery.feed import Feed
+from consumer.delivery.sharing import Sharing
+from consumer.delivery.sharing_rules import SharingRules
+from consumer.events import Json, OutboundRecord
+from consumer.tracking.access import SharesDue
+from consumer.tracking.arrivals import FeedRead, Progress, RulesRead, SharesRead
+from consumer.tracking.changes import TrackedChange
+from consumer.tracking.feed import FEED_POLL, FeedTracker
+from consumer.tracking.sharing import SHARES_POLL, SWEEP_WANTED, SWEPT, SharingTracker
+from consumer.tracking.sharing_rules import RULES, KnownRules, compare
+from consumer.tracking.states import States
+from consumer.tracking.values import EntityFacts, LedgerEntry
+
+_REMEMBER_MS: Final = 3_600_000
+"""How old the durable state of rules may get: after a restart a change is said to lie behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompanionTimes:
+    """What the trackers of companions must know of the settings.
+
+    Attributes:
+        shared: objects whose sharing is read; a change of owner makes a read of their share rows due.
+        share_settle, share_overlap: of share rows, milliseconds.
+        feed_overlap: of feed polls, milliseconds.
+    """
+
+    shared: frozenset[str] = frozenset()
+    share_settle: int = 0
+    share_overlap: int = 0
+    feed_overlap: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CompanionEncoders:
+    """What turns facts of companions into records."""
+
+    sharing: Sharing
+    rules: SharingRules
+    feed: Feed
+
+
+class Companions:
+    """Tracks the companions of a channel's objects.
+
+    Args:
+        states: what is known of records.
+        times: from the settings.
+        encoders: make records.
+        progress: newest progress by name.
+    """
+
+    def __init__(
+        self,
+        states: States,
+        times: CompanionTimes,
+        encoders: CompanionEncoders,
+        progress: Mapping[str, Mapping[str, Json]],
+    ) -> None:
+        self._shared = times.shared
+        self._sharing = SharingTracker(states, settle_ms=times.share_settle, overlap_ms=times.share_overlap)
+        self._feed = FeedTracker(states, overlap_ms=times.feed_overlap)
+        self._encoders = encoders
+        self._progress = progress
+        self._rules: dict[str, KnownRules] = {}
+        for name, state in progress.items():
+            self._restore(name, state)
+
+    def _restore(self, name: str, state: Mapping[str, Json]) -> None:
+        if name.startswith(SWEPT):
+            self._sharing.restore(name.removeprefix(SWEPT), swept_ms=state["begun_ms"], polled_ms=None)
+        elif name.startswith(SHARES_POLL):
+            self._sharing.restore(name.removeprefix(SHARES_POLL), swept_ms=None, polled_ms=state["complete_to_ms"])
+        elif name.startswith(FEED_POLL):
+            self._feed.restore(name.removeprefix(FEED_POLL), state["complete_to_ms"])
+
+    def shares_due(
+        self,
+        entity: str,
+        change: TrackedChange,
+        due: SharesDue | None,
+        by: str | None,
+        facts: EntityFacts,
+        *,
+        event: bool,
+    ) -> SharesDue | None:
+        """Return the read of share rows that is owed after a change, None if none is.
+
+        Args:
+            entity: object API name.
+            change: what became of the record.
+            due: what was owed before.
+            by: user that made the change.
+            facts: what is known of the object; until that was read, share rows are taken to be readable.
+            event: whether an event told it.
+        """
+        if entity not in self._shared or (facts.visible is not None and not facts.has_shares):
+            return due
+        return SharingTracker.owed(change, due, by, event=event) or due
+
+    def settled(self, entry: LedgerEntry) -> LedgerEntry:
+        """Return a ledger entry without the feed items that no poll can bring again."""
+        return self._feed.settled(entry)
+
+    def shares(self, read: SharesRead) -> list[OutboundRecord]:
+        """Take in share rows; returns records of the ``sharing`` topic."""
+        facts = self._sharing.on_read(read)
+        return self._encoders.sharing.records(read.entity, facts, read.answered_ms)
+
+    def rules(self, read: RulesRead) -> tuple[list[OutboundRecord], Sequence[Progress]]:
+        """Take in sharing rules; returns records of the ``sharing-rules`` topic, and what must be durable with them.
+
+        A rule that came, went or changed asks for a sweep: its rows are recalculated in the background.
+        """
+        entity = read.entity
+        durable = self._progress.get(RULES + entity)
+        known = self._rules.get(entity) or KnownRules.read(durable)
+        now, facts = compare(known, read)
+        self._rules[entity] = now
+        progress: list[Progress] = []
+        as_of_ms = None if durable is None else durable["as_of_ms"]
+        if facts or as_of_ms is None or read.asked_ms - as_of_ms >= _REMEMBER_MS:
+            progress.append(Progress(RULES + entity, now.state()))
+        if any(not fact.baseline for fact in facts):
+            progress.append(self._sweep_wanted(entity, read.answered_ms))
+        return self._encoders.rules.records(entity, facts, read.answered_ms), progress
+
+    def _sweep_wanted(self, entity: str, at_ms: int) -> Progress:
+        before = self._progress.get(SWEEP_WANTED + entity)
+        since_ms = at_ms if before is None else before["since_ms"]
+        return Progress(SWEEP_WANTED + entity, {"since_ms": since_ms, "last_ms": at_ms})
+
+    def feed(self, read: FeedRead) -> list[OutboundRecord]:
+        """Take in feed items; returns records of the ``feed`` topic."""
+        return self._encoders.feed.records(read.entity, self._feed.on_read(read), read.answered_ms)
