@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from consumer.emulator import control_oracle, fault_kinds
+from consumer.emulator import control_oracle, control_sharing, fault_kinds
 from consumer.emulator.faults import Faults
 from consumer.emulator.state import ServerState
 from consumer.emulator.traffic_gate import TrafficGate
@@ -57,6 +57,7 @@ class Control:
                 "POST /control/publish": '{"kind": ..., its parameters}; answers the events',
                 "POST /control/traffic": '{"rate", "total", "paused"}, each optional',
                 **control_oracle.INDEX,
+                **control_sharing.INDEX,
             }
         )
 

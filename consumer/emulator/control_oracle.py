@@ -55,8 +55,8 @@ class OracleControl:
         """List an object's records, and the ids of those gone for good."""
         entity = request.query.get("entity", "MessagingSession")
         if entity not in self._model.entities():
-            return _fault(f"The org has no change events of {entity}", "Name one of its entities")
-        return await _lines(request, self.record_lines(entity))
+            return refusal(f"The org has no change events of {entity}", "Name one of its entities")
+        return await answer_lines(request, self.record_lines(entity))
 
     def record_lines(self, entity: str) -> Iterator[dict[str, object]]:
         """Yield what ``records`` answers."""
@@ -72,21 +72,21 @@ class OracleControl:
         try:
             truth, after = self._truth(), int(request.query.get("after", "-1"))
         except EmulatorError as error:
-            return _fault(error.message, error.advice)
+            return refusal(error.message, error.advice)
         except ValueError:
-            return _fault("after must be a number", "Give the index of the last line you have")
-        return await _lines(request, truth.changes(after, request.query.get("entity", "")))
+            return refusal("after must be a number", "Give the index of the last line you have")
+        return await answer_lines(request, truth.changes(after, request.query.get("entity", "")))
 
     async def losses(self, request: web.Request) -> web.StreamResponse:
         """List what no event tells in full; events past the retention come last."""
         try:
             self._truth()
         except EmulatorError as error:
-            return _fault(error.message, error.advice)
+            return refusal(error.message, error.advice)
         query = request.query
         lines = self.loss_lines(sent=query.get("sent", "0") not in {"", "0"})
         wanted = query.get("entity", "")
-        return await _lines(request, (line for line in lines if line["entity"] in {wanted or line["entity"], ""}))
+        return await answer_lines(request, (line for line in lines if line["entity"] in {wanted or line["entity"], ""}))
 
     def loss_lines(self, *, sent: bool = False) -> Iterator[dict[str, Any]]:
         """Yield what ``losses`` answers.
@@ -125,7 +125,8 @@ class OracleControl:
         return self._model.truth
 
 
-async def _lines(request: web.Request, lines: Iterable[dict[str, Any]]) -> web.StreamResponse:
+async def answer_lines(request: web.Request, lines: Iterable[dict[str, Any]]) -> web.StreamResponse:
+    """Answer JSON lines as they come."""
     response = web.StreamResponse()
     response.content_type = "application/x-ndjson"
     await response.prepare(request)
@@ -140,5 +141,6 @@ async def _lines(request: web.Request, lines: Iterable[dict[str, Any]]) -> web.S
     return response
 
 
-def _fault(message: str, advice: str) -> web.Response:
+def refusal(message: str, advice: str) -> web.Response:
+    """Return the control API's way to say no."""
     return web.json_response({"error": message, "advice": advice}, status=400)

@@ -7,12 +7,16 @@ is what ``GET /control/faults`` shows. All seconds are real seconds, not divided
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from consumer.emulator.fault_base import Entity, Fault, Seconds, faults_of
+from consumer.emulator.fault_kinds_sharing import SHARING
 from consumer.emulator.refusals import STATUS_OF_CODE
 from consumer.errors import EmulatorError
+
+__all__ = ["ALL", "FAULTS", "PUBLISH", "Fault", "faults_of", "parse_fault"]
 
 
 def _known_code(value: str) -> str:
@@ -22,25 +26,6 @@ def _known_code(value: str) -> str:
 
 
 Code = Annotated[str, AfterValidator(_known_code)]
-Seconds = Annotated[float, Field(ge=0, le=86_400)]
-Entity = Annotated[str, Field(min_length=1)]
-
-
-class Fault(BaseModel):
-    """Base of all kinds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-    kind: ClassVar[str]
-
-    @classmethod
-    def summary(cls) -> str:
-        """Return the one line that describes the kind, with its parameters."""
-        line = (cls.__doc__ or "").partition("\n")[0]
-        fields = ", ".join(
-            name if field.is_required() else f"{name}={field.get_default(call_default_factory=True)!r}"
-            for name, field in cls.model_fields.items()
-        )
-        return f"{line} ({fields})" if fields else line
 
 
 class EndStreams(Fault):
@@ -442,6 +427,7 @@ _FAULTS: tuple[type[Fault], ...] = (
     Freeze,
     RefuseConnections,
     Traffic,
+    *SHARING,
     Clear,
 )
 _PUBLISH: tuple[type[Fault], ...] = (Commit, Gap, Overflow, Wildcard, PoisonEvent)
@@ -469,13 +455,3 @@ def parse_fault(kind: object, parameters: Mapping[str, Any], kinds: Mapping[str,
         return found.model_validate(parameters)
     except ValidationError as error:
         raise EmulatorError(f"{kind}: {'; '.join(faults_of(error))}") from error
-
-
-def faults_of(error: ValidationError, prefix: str = "") -> list[str]:
-    """Return one sentence for each fault pydantic found, without the values."""
-    sentences = []
-    for fault in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        sentences.append(f"{prefix}{where}: {message}" if where else f"{prefix}{message}")
-    return sentences

@@ -21,6 +21,8 @@ from consumer.emulator.refusals import (
     STATUS_OF_CODE,
     CallEnd,
 )
+from consumer.emulator.sharing_acts import SharingActs
+from consumer.emulator.sharing_traffic import SharingRates
 from consumer.emulator.state import Conditions, LoginFault, RestFault, ServerState
 from consumer.emulator.traffic_gate import TrafficGate
 from consumer.errors import EmulatorError
@@ -61,6 +63,7 @@ class Faults:
         traffic: the generator's gate.
         restart: sends GOAWAY and listens again.
         network: the TCP relay; None when the org runs without it.
+        rates: how much happens to sharing and feeds by itself.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Faults:
         traffic: TrafficGate,
         restart: Callable[[], Awaitable[None]],
         network: Network | None = None,
+        rates: SharingRates | None = None,
     ) -> None:
         self._state = state
         self._model = model
@@ -121,6 +125,7 @@ class Faults:
             kinds.Overflow: self._overflow,
             kinds.Wildcard: self._wildcard,
             kinds.PoisonEvent: self._poison,
+            **SharingActs(state, model, rates or SharingRates()).handlers,
         }
 
     async def apply(self, fault: kinds.Fault) -> list[Entry]:

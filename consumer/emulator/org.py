@@ -13,17 +13,16 @@ from typing import Any, Final
 
 from consumer.emulator.event_schemas import CHANGE_TYPES, BodyField, WriterSchema, standard_schemas
 from consumer.emulator.oracle_truth import Truth
+from consumer.emulator.org_companions import COMPANIONS, Companions
 from consumer.emulator.org_events import DEFAULT_ORIGIN, EventMaker, OrgEvent, Poison
-from consumer.emulator.org_history import History, HistoryRows
-from consumer.emulator.org_metrics import SESSION, AfterTheEnd, MetricsRecord
-from consumer.emulator.org_records import Change, Delta, OrgRecord, Store, Transaction, TrueChange, takes
+from consumer.emulator.org_history import HistoryRows
+from consumer.emulator.org_metrics import SESSION, MetricsRecord
+from consumer.emulator.org_records import Change, OrgRecord, Store, Transaction, TrueChange, takes
 from consumer.emulator.record_ids import PLACEHOLDER_ID, PREFIXES, id18, numbered_id
 from consumer.errors import EmulatorError
 
 __all__ = ["Change", "OrgEvent", "OrgModel", "Poison"]
 
-_KEEPS: Final = frozenset({"create", "update"})
-"""Operations that leave a record where it is."""
 _FIRST_ID: Final = 7_613_541_000  # so that ids look as grown as a real org's
 
 
@@ -41,6 +40,9 @@ class OrgModel:
     Attributes:
         store: the records, for readers that look at all of them; not to be changed.
         history: settings of the history rows.
+        sharing: share rows and sharing rules of sessions, and who there is.
+        feed: feed items of sessions.
+        closed: by API name how objects are closed to the API user: ``invalid_type`` or ``no_access``.
         truth: the log of what happened, None unless a test wants it (set it before the first commit).
         ungroup_merged: emit merged events one per record with a shared replay id, as an enriched custom
             channel does.
@@ -66,10 +68,13 @@ class OrgModel:
         for entity, fields in (invisible or {}).items():
             self._hide(entity, fields)
         self.truth: Truth | None = None
-        self.history = History(self._store, seed)
-        self._after = AfterTheEnd(self._store, seed)
+        self._companions = Companions(self._store, seed)
+        self.history = self._companions.history
+        self.sharing = self._companions.sharing
+        self.feed = self._companions.feed
+        self.closed: dict[str, str] = {}
+        self._after = self._companions.after
         self._choice = random.Random(f"acts:{seed}")  # noqa: S311  reproducible acts, no secret
-        self._delete_log: dict[str, dict[str, int]] = {}
         self._maker = EventMaker(self._store, self._rng)
         self._next_id: dict[str, int] = {}
         self._first = dict(self._store.schemas)
@@ -97,8 +102,11 @@ class OrgModel:
         return self._store
 
     def _hide(self, entity: str, fields: Iterable[str]) -> None:
-        self._store.table(entity)
         hidden = frozenset(fields)
+        if entity in COMPANIONS:
+            self._store.invisible[entity] = hidden
+            return
+        self._store.table(entity)
         unknown = sorted(hidden - self._store.schemas[entity].index.keys())
         if unknown:
             raise EmulatorError(f"{entity} has no field {unknown[0]}", "Hide fields of its schema")
@@ -194,10 +202,7 @@ class OrgModel:
     def forget(self, entity: str, record_id: str) -> None:
         """Drop a record from memory without an event, to keep a long run small; no Salesforce act."""
         self._store.table(entity).pop(record_id, None)
-        self._delete_log.get(entity, {}).pop(record_id, None)
-        if entity == SESSION:
-            self._after.forget(record_id)
-        self.history.compact(entity)
+        self._companions.forget(entity, record_id)
 
     def newest_id(self, entity: str) -> str | None:
         """Return the live record that was created last, None if there is none."""
@@ -231,7 +236,7 @@ class OrgModel:
 
         A recovered record is in it no more. Times are epoch milliseconds in whole seconds.
         """
-        return self._delete_log.get(entity, {})
+        return self._companions.delete_log.get(entity, {})
 
     def pick(self, entity: str, count: int) -> tuple[str, ...]:
         """Return up to so many live records, chosen by the seed without touching the traffic's choices."""
@@ -257,8 +262,9 @@ class OrgModel:
     def settle(self, now_ms: int) -> None:
         """Let the platform compute what is due: message counts and preview of ended sessions, without an event.
 
-        SystemModstamp moves with about half of them only.
+        SystemModstamp moves with about half of them only. Recalculations of sharing go on as far as they should.
         """
+        self.sharing.settle(now_ms)
         for record_id, row, values, stamped in self._after.due(now_ms):
             changes = [
                 TrueChange(SESSION, record_id, "update", name, row.values.get(name), value)
@@ -281,6 +287,7 @@ class OrgModel:
         user: str | None = None,
         origin: str | None = None,
         split: bool | None = None,
+        moment_ms: int | None = None,
     ) -> list[OrgEvent]:
         """Commit one transaction and return its events, sequence numbers 1 to n.
 
@@ -294,6 +301,8 @@ class OrgModel:
             origin: changeOrigin; empty for the platform's own writes.
             split: whether LastModifiedDate travels in an event of its own before the rest; None lets the
                 seed decide.
+            moment_ms: when others see what it did, epoch milliseconds; None for ``now_ms``. Commit times are whole
+                seconds, and who is to be judged by when access came has to know better.
 
         Raises:
             EmulatorError: a record or field can't take a change.
@@ -301,6 +310,8 @@ class OrgModel:
         user = user or self.default_user
         if self._after.is_due(now_ms):
             self.settle(now_ms)
+        moment_ms = now_ms if moment_ms is None else moment_ms
+        self.sharing.settle(moment_ms)
         commit_ms = now_ms // 1000 * 1000
         transaction = Transaction(self._store, user, commit_ms)
         header = self._maker.header(commit_ms, user, DEFAULT_ORIGIN if origin is None else origin)
@@ -308,35 +319,14 @@ class OrgModel:
             for change in changes:
                 transaction.apply(change)
             deltas = transaction.deltas()
-            ended = _ended(deltas)
             events = self._maker.events(deltas, header, split=split)
         except EmulatorError:
             transaction.roll_back()
             raise
-        self._committed(transaction, changes, ended, commit_ms, user)
+        self._companions.committed(transaction, changes, deltas, moment_ms, user)
         if self.truth is not None:
             self.truth.note(transaction.true_changes(), events, commit_ms, user)
         return events
-
-    def _committed(
-        self, transaction: Transaction, changes: Sequence[Change], ended: Sequence[str], commit_ms: int, user: str
-    ) -> None:
-        """Keep what goes with a transaction besides its events."""
-        if transaction.saves:
-            self.history.note(transaction.saves, commit_ms, user)
-        for record_id in ended:
-            self._after.ended(record_id, commit_ms)
-        for change in changes:
-            if change.op in _KEEPS:
-                continue
-            log = self._delete_log.setdefault(change.entity, {})
-            if change.op == "undelete":
-                log.pop(change.record_id, None)
-                continue
-            log[change.record_id] = commit_ms
-            if change.op == "purge":
-                self.history.purge(change.record_id)
-                self._after.forget(change.record_id)
 
     # Events without details
 
@@ -409,7 +399,7 @@ class OrgModel:
         except EmulatorError:
             transaction.roll_back()
             raise
-        self._committed(transaction, changes, _ended(deltas), commit_ms, self.default_user)
+        self._companions.committed(transaction, changes, deltas, now_ms, self.default_user)
         return transaction.true_changes() if self.truth is not None else []
 
     def _tell(self, hidden: Sequence[TrueChange], events: Sequence[OrgEvent], now_ms: int, kind: str = "") -> None:
@@ -489,8 +479,3 @@ class OrgModel:
         if self.truth is not None:
             self.truth.poison(event)
         return event
-
-
-def _ended(deltas: Iterable[Delta]) -> list[str]:
-    """Return the sessions that these changes end."""
-    return [delta.record_id for delta in deltas if delta.entity == SESSION and delta.body.get("Status") == "Ended"]

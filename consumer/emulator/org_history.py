@@ -294,10 +294,11 @@ def _shown(row: _Row, *, label: bool) -> tuple[str, str, HistoryValue, HistoryVa
     data_type = _DATA_TYPES.get(info.doc_type, info.doc_type)
     if info.doc_type in _NO_VALUES:
         return name, data_type, None, None
-    return name, data_type, _value(info.doc_type, row.old), _value(info.doc_type, row.new)
+    return name, data_type, history_value(info.doc_type, row.old), history_value(info.doc_type, row.new)
 
 
-def _value(doc_type: str, value: Any) -> HistoryValue:
+def history_value(doc_type: str, value: Any) -> HistoryValue:
+    """Return a value, as events carry it, in the JSON kind that history rows hold it in."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):

@@ -18,20 +18,27 @@ PREFIXES: Final = {
     "Case": "500",
     "Contact": "003",
     "Conversation": "0dw",
+    "FeedItem": "0D5",
+    "FeedTrackedChange": "0D6",
     "Group": "00G",
+    "GroupMember": "011",
     "Lead": "00Q",
     "MessagingChannel": "0Mj",
     "MessagingEndUser": "0PA",
     "MessagingSession": "0Mw",
+    "MessagingSessionOwnerSharingRule": "0Yo",
+    "MessagingSessionShare": "02c",
     "Opportunity": "006",
     "Organization": "00D",
     "PendingServiceRouting": "0JR",
+    "QueueSobject": "03g",
     "RecordType": "012",
     "ServiceChannel": "0N9",
     "User": "005",
+    "UserRole": "00E",
     "Widget__c": "a00",
 }
-"""Key prefix by object API name."""
+"""Key prefix by object API name; those of share and sharing rule objects are not known, and chosen here."""
 
 PLACEHOLDER_ID: Final = "000000000000000AAA"
 """The only record id of an overflow event (CDC developer guide, "Overflow Events")."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from consumer.emulator.record_ids import numbered_id
 from consumer.emulator.rest_errors import locator_gone
-from consumer.emulator.rest_query import Result, Selected
+from consumer.emulator.rest_query import Result, Selected, SelectedChild
 from consumer.emulator.rest_tables import Taken
 
 MAX_PAGE: Final = 2000
@@ -105,7 +105,22 @@ def _record(result: Result, row: Taken, version: str) -> dict[str, Any]:
             _nest(record, selected, stored, value, version)
         else:
             record[column.name] = value
+    for child in result.children:
+        record[child.child.relationship] = _children(child, row[child.place], version)
     return record
+
+
+def _children(selected: SelectedChild, rows: Sequence[Taken], version: str) -> dict[str, Any] | None:
+    """Return a subquery's answer; each stored row begins with its id."""
+    if not rows:
+        return None
+    records = []
+    for row in rows:
+        record: dict[str, Any] = {"attributes": _attributes(selected.child.name, row[0], version)}
+        for column in selected.columns:
+            record[column.name] = column.json(row[int(column.source)])
+        records.append(record)
+    return {"totalSize": len(records), "done": True, "records": records}
 
 
 def _id_of(result: Result, row: Taken) -> Any:

@@ -85,8 +85,9 @@ class BulkJobs:
         if delimiter is None or line_end is None or order.get("contentType", "CSV") != "CSV":
             raise RestError(400, "INVALIDJOB", "InvalidJob : unknown contentType, columnDelimiter or lineEnding")
         plan = plan_of(text)
-        if plan.query.counts or plan.query.offset:
-            raise RestError(400, "INVALIDJOB", "InvalidJob : aggregates and OFFSET aren't supported in bulk queries")
+        if plan.query.counts or plan.query.offset or plan.query.children:
+            what = "aggregates, subqueries and OFFSET"
+            raise RestError(400, "INVALIDJOB", f"InvalidJob : {what} aren't supported in bulk queries")
         self._made += 1
         job = Job(
             numbered_id("750", self._made),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, Final
 
-from consumer.emulator.org import OrgModel
 from consumer.emulator.rest_errors import RestError, not_found
 from consumer.emulator.rest_tables import Table
 from consumer.emulator.rest_values import rest_datetime
@@ -41,12 +40,10 @@ class Replication:
     """Answers getUpdated and getDeleted.
 
     Args:
-        org: records and delete log.
         log_days: how far back the delete log reaches.
     """
 
-    def __init__(self, org: OrgModel, log_days: float) -> None:
-        self._org = org
+    def __init__(self, log_days: float) -> None:
         self._log_ms = round(log_days * _DAY_MS)
 
     def updated(self, table: Table, start: str, end: str, now_ms: int) -> dict[str, Any]:
@@ -56,10 +53,9 @@ class Replication:
             RestError: INVALID_REPLICATION_DATE, EXCEEDED_ID_LIMIT, INVALID_TYPE.
         """
         from_ms, to_ms = _span(table, start, end, now_ms, _UPDATED_DAYS)
-        rows = self._org.store.table(table.name)
-        ids = [each for each, row in rows.items() if from_ms <= row.system_modstamp_ms < to_ms and not row.deleted]
+        ids = table.updated(from_ms, to_ms)
         _check_count(len(ids))
-        return {"ids": ids, "latestDateCovered": rest_datetime(to_ms)}
+        return {"ids": list(ids), "latestDateCovered": rest_datetime(to_ms)}
 
     def deleted(self, table: Table, start: str, end: str, now_ms: int) -> dict[str, Any]:
         """Return what was deleted in a span, for good or not, and is still deleted.
@@ -69,7 +65,7 @@ class Replication:
         """
         from_ms, to_ms = _span(table, start, end, now_ms, _DELETED_DAYS)
         earliest_ms = (now_ms - self._log_ms) // _MINUTE_MS * _MINUTE_MS
-        log = self._org.delete_log(table.name)
+        log = table.delete_log()
         found = {each: ms for each, ms in log.items() if max(from_ms, earliest_ms) <= ms < to_ms}
         _check_count(len(found))
         return {

@@ -58,3 +58,8 @@ def not_found(message: str = "The requested resource does not exist") -> RestErr
 def locator_gone(message: str = "invalid query locator") -> RestError:
     """Return the refusal of a query cursor that is unknown, expired or pushed out by newer ones."""
     return RestError(400, "INVALID_QUERY_LOCATOR", message)
+
+
+def no_access(name: str) -> RestError:
+    """Return the refusal of an object that the user has no permission for."""
+    return RestError(403, "INSUFFICIENT_ACCESS", f"insufficient access rights on object: {name}")

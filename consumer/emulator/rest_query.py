@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from consumer.emulator.record_ids import id18, is_id18
-from consumer.emulator.rest_errors import RestError, invalid_field, invalid_type
-from consumer.emulator.rest_tables import Bound, FieldDefinitionTable, Table, Taken
+from consumer.emulator.rest_errors import RestError, invalid_field, invalid_type, malformed, no_access
+from consumer.emulator.rest_table_base import Bound, Child, Table, Taken
+from consumer.emulator.rest_tables import FieldDefinitionTable
 from consumer.emulator.rest_values import IDS, NUMBERS, Column
 from consumer.emulator.soql import Compare, Condition, Group, Not, Query, Value, parse, unescape
 
@@ -50,6 +53,15 @@ class Selected:
 
 
 @dataclass(frozen=True, slots=True)
+class SelectedChild:
+    """One subquery of the answer: what it reads, its columns, and where its stored rows lie."""
+
+    child: Child
+    columns: tuple[Column, ...]
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The answer to a query, frozen.
 
@@ -59,6 +71,7 @@ class Result:
         rows: stored values.
         total: how many rows there are.
         id_place: where a row's id lies, None for objects without one.
+        children: what was asked for in subqueries.
     """
 
     table: Table
@@ -66,6 +79,7 @@ class Result:
     rows: Sequence[Taken]
     total: int
     id_place: int | None
+    children: tuple[SelectedChild, ...] = ()
 
 
 class Plan:
@@ -82,14 +96,17 @@ class Plan:
     def __init__(self, text: str, tables: Mapping[str, Table]) -> None:
         self.query: Query = parse(text)
         table = tables.get(self.query.entity.lower())
-        if table is None:
+        if table is None or table.access == "invalid_type":
             raise invalid_type(self.query.entity)
+        if table.access:
+            raise no_access(table.name)
         self.table = table
         self._text = text
         self._sources: list[str] = list(table.first_sources)
         id_column = table.columns().get("id")
         self._id_place = None if id_column is None else self._place(id_column)
         self.fields = tuple(self._selected(path) for path in self.query.fields)
+        self.children = tuple(self._child(query) for query in self.query.children)
         self._test: Test = _always if self.query.where is None else self._condition(self.query.where)
         self._keys = [(self._sortable(order.field), order.descending, order.nulls_last) for order in self.query.order]
         self._bounds = self._bounded(self.query.where)
@@ -103,21 +120,14 @@ class Plan:
             now_ms: the org's time, epoch milliseconds.
             deleted: whether deleted rows count (queryAll).
         """
+        if self.query.counts and self.query.where is None and not deleted:
+            count = self.table.count(now_ms)
+            if count is not None:
+                return Result(self.table, (), [], count, None)
         limit = self.query.limit
         wanted = None if limit is None else limit + self.query.offset
         keys, in_order = self._candidates(deleted=deleted)
-        take, test = self.table.taker(self._sources, now_ms, deleted=deleted), self._test
-        rows: list[Taken] = []
-        enough = wanted if in_order or not self._keys else None
-        for start in range(0, len(keys), CHUNK):
-            if start:
-                await asyncio.sleep(0)
-            for key in keys[start : start + CHUNK]:
-                taken = take(key)
-                if taken is not None and test(taken):
-                    rows.append(taken)
-            if enough is not None and len(rows) >= enough:
-                break
+        rows = await self._matching(keys, now_ms, wanted if in_order or not self._keys else None, deleted=deleted)
         if self._keys and not in_order:
             if len(rows) > _THREAD_SORT:
                 await asyncio.to_thread(self._sort, rows)
@@ -125,14 +135,30 @@ class Plan:
                 self._sort(rows)
         if wanted is not None or self.query.offset:
             rows = rows[self.query.offset : wanted]
-        return Result(self.table, self.fields, [] if self.query.counts else rows, len(rows), self._id_place)
+        kept = [] if self.query.counts else rows
+        return Result(self.table, self.fields, kept, len(rows), self._id_place, self.children)
 
-    def _candidates(self, *, deleted: bool) -> tuple[Sequence[Any], bool]:
+    async def _matching(self, keys: Iterable[Any], now_ms: int, enough: int | None, *, deleted: bool) -> list[Taken]:
+        """Return the rows that meet the conditions, at least ``enough`` of them if there are so many."""
+        take, test = self.table.taker(self._sources, now_ms, deleted=deleted), self._test
+        rows: list[Taken] = []
+        for chunk in _chunks(keys):
+            for key in chunk:
+                taken = take(key)
+                if taken is not None and test(taken):
+                    rows.append(taken)
+            if enough is not None and len(rows) >= enough:
+                break
+            if len(chunk) == CHUNK:
+                await asyncio.sleep(0)
+        return rows
+
+    def _candidates(self, *, deleted: bool) -> tuple[Iterable[Any], bool]:
         """Return keys to look at, and whether they are in the order that was asked for."""
         order = self.query.order
-        timed = "SystemModstamp" in self._bounds or "CreatedDate" in self._bounds
-        if order and order[0].field.lower() == "id" and not order[0].descending and not timed:
-            keys = self.table.by_id(self._bounds.get("Id", Bound()), deleted=deleted)
+        if order and not any(each.descending for each in order):
+            columns = [self._column(each.field).name for each in order]
+            keys = self.table.in_order(columns, self._bounds, deleted=deleted)
             if keys is not None:
                 return keys, True
         return self.table.keys(self._bounds, deleted=deleted), False
@@ -229,19 +255,42 @@ class Plan:
         return _ordered(op, read, next(iter(values)))
 
     def _bounded(self, where: Condition | None) -> dict[str, Bound]:
-        """Return what the conditions that must all hold say of single columns."""
-        items: Sequence[Condition] = ()
+        """Return what must hold of single columns for the conditions to be met."""
         if isinstance(where, Compare):
-            items = (where,)
-        elif isinstance(where, Group) and where.op == "AND":
-            items = where.items
-        bounds: dict[str, Bound] = {}
-        for item in items:
-            if isinstance(item, Compare) and "." not in item.field and item.op not in {"LIKE", "!=", "NOT IN"}:
-                column = self._column(item.field)
-                known = bounds.get(column.name, Bound())
-                bounds[column.name] = _tighter(known, item.op, [_literal(column, value) for value in item.values])
-        return bounds
+            if "." in where.field or where.op in {"LIKE", "!=", "NOT IN"}:
+                return {}
+            column = self._column(where.field)
+            return {column.name: _tighter(Bound(), where.op, [_literal(column, value) for value in where.values])}
+        if not isinstance(where, Group):
+            return {}
+        each = [self._bounded(item) for item in where.items]
+        if where.op == "OR":
+            shared = [name for name in each[0] if all(name in other for other in each[1:])]
+            return {name: reduce(_hull, (bounds[name] for bounds in each)) for name in shared}
+        found: dict[str, Bound] = {}
+        for bounds in each:
+            for name, bound in bounds.items():
+                found[name] = _both(found.get(name, Bound()), bound)
+        return found
+
+    def _child(self, query: Query) -> SelectedChild:
+        """Return what a subquery asks for.
+
+        Raises:
+            RestError: unknown relationship or field, or anything but fields and their relationship.
+        """
+        child = self.table.child(query.entity)
+        if child is None:
+            raise invalid_type(query.entity)
+        if query.where is not None or query.order or query.limit is not None or query.children or query.counts:
+            raise malformed(f"only fields can be asked of {child.relationship}")
+        columns = [child.columns.get(name.lower()) for name in query.fields]
+        for name, column in zip(query.fields, columns, strict=True):
+            if column is None:
+                raise invalid_field(f"No such column '{name}' on entity '{child.name}'.")
+        if child.source not in self._sources:
+            self._sources.append(child.source)
+        return SelectedChild(child, tuple(each for each in columns if each), self._sources.index(child.source))
 
     def _check_reified(self) -> None:
         """Refuse a question about the fields of all objects, as FieldDefinition does."""
@@ -257,20 +306,51 @@ class Plan:
         )
 
 
+def _chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
+    left = iter(keys)
+    while chunk := list(islice(left, CHUNK)):
+        yield chunk
+
+
+def _hull(one: Bound, other: Bound) -> Bound:
+    """Return a bound that lets through what either does."""
+    if one.equal is not None and other.equal is not None:
+        return Bound(one.equal | other.equal)
+    lows, highs = [_low(one), _low(other)], [_high(one), _high(other)]
+    return Bound(None, None if None in lows else min(lows), None if None in highs else max(highs))
+
+
+def _both(one: Bound, other: Bound) -> Bound:
+    """Return a bound that lets through what both do."""
+    equal = other.equal if one.equal is None else one.equal if other.equal is None else one.equal & other.equal
+    lows = [each for each in (one.low, other.low) if each is not None]
+    highs = [each for each in (one.high, other.high) if each is not None]
+    return Bound(equal, max(lows, default=None), min(highs, default=None))
+
+
+def _low(bound: Bound) -> Any:
+    if bound.equal is None:
+        return bound.low
+    return None if None in bound.equal or not bound.equal else min(bound.equal)
+
+
+def _high(bound: Bound) -> Any:
+    if bound.equal is None:
+        return bound.high
+    return None if None in bound.equal or not bound.equal else max(bound.equal)
+
+
 def _always(_: Taken) -> bool:
     return True
 
 
 def _tighter(bound: Bound, op: str, values: Sequence[Any]) -> Bound:
     if op in {"=", "IN"}:
-        equal = frozenset(values)
-        return Bound(equal if bound.equal is None else bound.equal & equal, bound.low, bound.high)
+        return _both(bound, Bound(frozenset(values)))
     value = values[0]
     if value is None:
         return bound
-    if op in {">", ">="}:
-        return Bound(bound.equal, value if bound.low is None else max(bound.low, value), bound.high)
-    return Bound(bound.equal, bound.low, value if bound.high is None else min(bound.high, value))
+    return _both(bound, Bound(low=value) if op in {">", ">="} else Bound(high=value))
 
 
 def _ordered(op: str, read: Read, limit: Any) -> Test:

@@ -1,121 +1,40 @@
 """The objects that the emulated org answers queries about, each as a table of columns and rows.
 
-Change event entities with their deleted rows, ``<Entity>History``, MessagingSessionMetrics, FieldDefinition, and the
-users and queues that own records. Sources: Object Reference; ``columns`` holds only what the API user may see.
+Here: change event entities with their deleted rows, ``<Entity>History``, MessagingSessionMetrics and FieldDefinition;
+people, sharing and feed have modules of their own. Sources: Object Reference; ``columns`` holds only what the API user
+may see.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from consumer.emulator.event_schemas import DERIVED_FIELDS
 from consumer.emulator.org import OrgModel
 from consumer.emulator.org_history import label_of
 from consumer.emulator.org_records import OrgRecord
 from consumer.emulator.record_ids import PREFIXES
-from consumer.emulator.rest_values import Column, columns_of
-from consumer.emulator.traffic_data import AUTOMATED_USER, BOT_USER, INTEGRATION_USER, QUEUES, REPS
-
-Taken: TypeAlias = tuple[Any, ...]
-"""Stored values of one row, in the order of the sources that were asked for."""
-
-ID: Final = Column("Id", "id", "Id", length=18, nillable=False)
-IS_DELETED: Final = Column("IsDeleted", "boolean", "IsDeleted", nillable=False)
-_STAMP: Final = Column(
-    "SystemModstamp",
-    "datetime",
-    "SystemModstamp",
-    nillable=False,
-    groupable=False,
-    read=lambda value: value // 1000 * 1000,
+from consumer.emulator.rest_table_base import (
+    ID,
+    IS_DELETED,
+    STAMP,
+    Bound,
+    Fact,
+    FactTable,
+    RecordTable,
+    Table,
+    Taken,
+    by_name,
+    span_of,
 )
+from consumer.emulator.rest_tables_feed import FeedTable
+from consumer.emulator.rest_tables_people import people_tables
+from consumer.emulator.rest_tables_sharing import RuleTable, ShareTable
+from consumer.emulator.rest_values import Column, columns_of
 
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """What the top level of a WHERE says of one column; rows outside of it can't match.
-
-    Attributes:
-        equal: the only values, None for any.
-        low: least value, None for none.
-        high: greatest value, None for none.
-    """
-
-    equal: frozenset[Any] | None = None
-    low: Any = None
-    high: Any = None
-
-
-class Table(ABC):
-    """One object: subclasses give columns and rows.
-
-    Args:
-        name: API name.
-        prefix: key prefix of its ids, empty for virtual objects.
-        replicates: whether getUpdated and getDeleted work.
-
-    Attributes:
-        first_sources: stored values that every row is taken with, before those a query names.
-    """
-
-    first_sources: tuple[str, ...] = ()
-
-    def __init__(self, name: str, prefix: str = "", *, replicates: bool = False) -> None:
-        self.name = name
-        self.prefix = prefix
-        self.replicates = replicates
-
-    @abstractmethod
-    def columns(self) -> Mapping[str, Column]:
-        """Return the visible columns by lower-case API name, in describe's order."""
-
-    def column(self, path: str) -> Column | None:
-        """Return the column a path names, None if there is none; one relationship deep, its ``Id`` or ``Name``."""
-        head, _, tail = path.lower().rpartition(".")
-        columns = self.columns()
-        if not head:
-            return columns.get(tail)
-        lookup = next((each for each in columns.values() if (each.relationship or "").lower() == head), None)
-        if lookup is None or tail not in {"id", "name"}:
-            return None
-        kind, length = ("id", 18) if tail == "id" else ("string", 255)
-        read = lookup.read if tail == "id" else self.name_of
-        return Column(
-            tail.capitalize(),
-            kind,
-            lookup.source,
-            length=length,
-            refers_to=lookup.refers_to,
-            relationship=lookup.relationship,
-            read=read,
-        )
-
-    def name_of(self, record_id: str) -> str | None:
-        """Return the name of a record that a lookup points to."""
-        return label_of(record_id)
-
-    @abstractmethod
-    def keys(self, bounds: Mapping[str, Bound], *, deleted: bool) -> Sequence[Any]:
-        """Return keys of all rows that can match; more than match is allowed."""
-
-    def by_id(self, bound: Bound, *, deleted: bool) -> Sequence[Any] | None:
-        """Return keys in the order of their ids, None if only sorting can do that."""
-        del bound, deleted
-        return None
-
-    @abstractmethod
-    def taker(self, sources: Sequence[str], now_ms: int, *, deleted: bool) -> Callable[[Any], Taken | None]:
-        """Return what reads a row's stored values by key; None for a row that is gone or not to be seen.
-
-        Args:
-            sources: names of stored values.
-            now_ms: the org's time, epoch milliseconds.
-            deleted: whether deleted rows are wanted.
-        """
+__all__ = ["Bound", "EntityTable", "FieldDefinitionTable", "Table", "Taken", "tables_of"]
 
 
 class EntityTable(Table):
@@ -141,7 +60,7 @@ class EntityTable(Table):
             for info in () if schema is None else schema.fields:
                 if info.name not in state[1]:
                     columns += columns_of(info, derived)
-            columns.append(_STAMP)
+            columns.append(STAMP)
             self._columns = {column.name.lower(): column for column in columns}
             self._seen = state
         return self._columns
@@ -163,10 +82,10 @@ class EntityTable(Table):
             return self.by_id(by_id, deleted=deleted)
         stamp, created = bounds.get("SystemModstamp"), bounds.get("CreatedDate")
         if stamp is not None:
-            low, high = _span(stamp)
+            low, high = span_of(stamp)
             return [each for each, row in rows.items() if low <= row.system_modstamp_ms < high + 1000]
         if created is not None:
-            low, high = _span(created)
+            low, high = span_of(created)
             return [each for each, row in rows.items() if low <= row.values.get("CreatedDate", 0) <= high]
         return list(rows)
 
@@ -180,6 +99,15 @@ class EntityTable(Table):
         begin = 0 if bound.low is None else bisect_left(ids, bound.low)
         end = len(ids) if bound.high is None else bisect_right(ids, bound.high)
         return ids[begin:end]
+
+    def updated(self, from_ms: int, to_ms: int) -> list[str]:
+        """See the base."""
+        rows = self._org.store.table(self.name)
+        return [each for each, row in rows.items() if from_ms <= row.system_modstamp_ms < to_ms and not row.deleted]
+
+    def delete_log(self) -> Mapping[str, int]:
+        """See the base."""
+        return self._org.delete_log(self.name)
 
     def _sorted_ids(self, rows: dict[str, OrgRecord]) -> list[str]:
         """Return all ids in order; sorting costs little because ids grow, and is left out when nothing came or went."""
@@ -204,39 +132,7 @@ class EntityTable(Table):
         return take
 
 
-def _span(bound: Bound) -> tuple[float, float]:
-    if bound.equal is not None:
-        values = [value for value in bound.equal if value is not None]
-        return (min(values), max(values)) if values else (0.0, float("inf"))
-    low = float("-inf") if bound.low is None else bound.low
-    return low, float("inf") if bound.high is None else bound.high
-
-
-class _RecordTable(Table):
-    """A table whose keys are row objects with attributes."""
-
-    _COLUMNS: Mapping[str, Column]
-
-    def columns(self) -> Mapping[str, Column]:
-        """See the base."""
-        return self._COLUMNS
-
-    def taker(self, sources: Sequence[str], now_ms: int, *, deleted: bool) -> Callable[[Any], Taken | None]:
-        """See the base: rows are not to be seen before their time."""
-
-        def take(row: Any) -> Taken | None:
-            if row.visible_ms > now_ms or (getattr(row, "deleted", False) and not deleted):
-                return None
-            return tuple(getattr(row, source, None) for source in sources)
-
-        return take
-
-
-def _by_name(*columns: Column) -> dict[str, Column]:
-    return {column.name.lower(): column for column in columns}
-
-
-class HistoryTable(_RecordTable):
+class HistoryTable(RecordTable):
     """History rows of an object; the values can be sorted but not filtered, and rows come late."""
 
     def __init__(self, org: OrgModel, entity: str) -> None:
@@ -244,7 +140,7 @@ class HistoryTable(_RecordTable):
         self._org = org
         self._entity = entity
         parent = "Parent" if "__" in entity else entity
-        self._COLUMNS = _by_name(
+        self._COLUMNS = by_name(
             Column("Id", "id", "history_id", length=18, nillable=False),
             Column("IsDeleted", "boolean", "deleted", nillable=False),
             Column(
@@ -274,16 +170,16 @@ class HistoryTable(_RecordTable):
 
     def keys(self, bounds: Mapping[str, Bound], *, deleted: bool) -> Sequence[Any]:
         """See the base: narrowed by CreatedDate."""
-        low, high = _span(bounds.get("CreatedDate", Bound()))
+        low, high = span_of(bounds.get("CreatedDate", Bound()))
         from_ms = 0 if low == float("-inf") else int(low)
         to_ms = None if high == float("inf") else int(high) + 1
         return self._org.history_rows(self._entity, from_ms, to_ms, deleted=deleted)
 
 
-class MetricsTable(_RecordTable):
+class MetricsTable(RecordTable):
     """MessagingSessionMetrics: rows made some time after a session has ended."""
 
-    _COLUMNS = _by_name(
+    _COLUMNS = by_name(
         Column("Id", "id", "metrics_id", length=18, nillable=False),
         Column("IsDeleted", "boolean", "deleted", nillable=False, read=bool),
         Column(
@@ -311,36 +207,11 @@ class MetricsTable(_RecordTable):
         return self._org.metrics_rows(sessions, deleted=deleted)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fact:
-    """A row of a small object, made for the question."""
-
-    values: Mapping[str, Any]
-
-
-class _FactTable(Table):
-    """A small object whose rows are made for each question."""
-
-    @abstractmethod
-    def rows(self) -> Iterator[_Fact]:
-        """Yield the rows."""
-
-    def keys(self, bounds: Mapping[str, Bound], *, deleted: bool) -> Sequence[_Fact]:
-        """See the base."""
-        del bounds, deleted
-        return list(self.rows())
-
-    def taker(self, sources: Sequence[str], now_ms: int, *, deleted: bool) -> Callable[[_Fact], Taken | None]:
-        """See the base."""
-        del now_ms, deleted
-        return lambda fact: tuple(map(fact.values.get, sources))
-
-
-class FieldDefinitionTable(_FactTable):
+class FieldDefinitionTable(FactTable):
     """FieldDefinition: which fields an object has and which of them have history tracking."""
 
     ENTITY: Final = "EntityDefinition.QualifiedApiName"
-    _COLUMNS: Final = _by_name(
+    _COLUMNS: Final = by_name(
         Column("Id", "id", "Id", length=18),
         Column("DurableId", "string", "DurableId", length=255),
         Column("EntityDefinitionId", "string", "Entity", length=255),
@@ -364,7 +235,7 @@ class FieldDefinitionTable(_FactTable):
         """See the base; the object's name stands behind the EntityDefinition relationship."""
         return self._PATH if path.lower() == self.ENTITY.lower() else super().column(path)
 
-    def rows(self) -> Iterator[_Fact]:
+    def rows(self) -> Iterator[Fact]:
         """Yield the fields of all objects."""
         for entity in self._org.entities():
             tracked = self._org.tracked_fields(entity)
@@ -372,7 +243,7 @@ class FieldDefinitionTable(_FactTable):
                 if column.part is not None:
                     continue
                 stem = column.name.removesuffix("Id") if column.type == "reference" else column.name
-                yield _Fact(
+                yield Fact(
                     {
                         "Id": "000000000000000AAA",
                         "DurableId": f"{entity}.{stem}",
@@ -385,32 +256,14 @@ class FieldDefinitionTable(_FactTable):
                 )
 
 
-class PeopleTable(_FactTable):
-    """User or Group: who can own records, with the names that history rows show."""
-
-    _USERS: Final = (*REPS, BOT_USER, AUTOMATED_USER, INTEGRATION_USER)
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, PREFIXES[name])
-        self._columns = _by_name(ID, Column("Name", "string", "Name", length=255), Column("Type", "picklist", "Type"))
-        if name == "User":
-            del self._columns["type"]
-
-    def columns(self) -> Mapping[str, Column]:
-        """See the base."""
-        return self._columns
-
-    def rows(self) -> Iterator[_Fact]:
-        """Yield the people or queues."""
-        for record_id in QUEUES if self.name == "Group" else self._USERS:
-            yield _Fact({"Id": record_id, "Name": label_of(record_id), "Type": "Queue"})
-
-
 def tables_of(org: OrgModel) -> dict[str, Table]:
     """Return every queryable object by lower-case API name."""
     entities: list[Table] = [EntityTable(org, entity) for entity in org.entities()]
     tables = {table.name.lower(): table for table in entities}
     others: list[Table] = [HistoryTable(org, entity) for entity in org.entities()]
-    others += [MetricsTable(org), FieldDefinitionTable(org, tables), PeopleTable("User"), PeopleTable("Group")]
+    others += [MetricsTable(org), FieldDefinitionTable(org, tables), *people_tables(org)]
+    others += [ShareTable(org), RuleTable(org), FeedTable(org)]
     tables.update((table.name.lower(), table) for table in others)
+    for table in tables.values():
+        table.closed = org.closed
     return tables

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from consumer.emulator.auth import Credentials
 from consumer.emulator.fault_kinds import Fault, faults_of, parse_fault
 from consumer.emulator.managed import ManagedSettings
+from consumer.emulator.org_feed import DEFAULT_TRACKED as FEED_TRACKED
 from consumer.emulator.state import Timing
 from consumer.errors import ConfigError, EmulatorError
 
@@ -46,6 +47,73 @@ class TrafficSettings(Group):
     """Upper bound of sessions that have not ended."""
     companions: bool = True
     """Whether AgentWork, MessagingEndUser, PendingServiceRouting and Account change too."""
+
+
+Range = tuple[Annotated[float, Field(ge=0, le=86_400)], Annotated[float, Field(ge=0, le=86_400)]]
+"""Least and most seconds of the org."""
+SharingModel = Literal["Private", "Read", "ReadWrite"]
+
+
+class RuleSettings(Group):
+    """An owner sharing rule that is there from the start; groups are named as in ``rule_create``."""
+
+    name: str = Field(min_length=1, max_length=80)
+    source: str
+    """Whose records: those owned by members of this group, or by this queue."""
+    target: str
+    """Who gains access."""
+    level: Literal["Read", "Edit"] = "Read"
+    description: str = ""
+
+
+class GroupSettings(Group):
+    """A public group that is there from the start, besides Supervisors, Specialists and Quality."""
+
+    name: str = Field(min_length=1, max_length=40)
+    members: tuple[str, ...] = ()
+
+
+class SharingSettings(Group):
+    """Share rows and sharing rules of sessions. Rows are kept from the first question or act on, unless ``eager``."""
+
+    enabled: bool = True
+    """Whether the org has share and sharing rule objects at all."""
+    eager: bool = False
+    """Whether rows are kept from the start; an oracle, or acts that come by themselves, make it so too."""
+    groups: tuple[GroupSettings, ...] = ()
+    rules: tuple[RuleSettings, ...] = (
+        RuleSettings(name="First queue to supervisors", source="Queue_1", target="Supervisors", level="Edit"),
+        RuleSettings(name="North to quality", source="RoleAndSubordinates:Region_North", target="Quality"),
+    )
+    rules_api: Literal["open", "invalid_type", "no_access"] = "open"
+    """How the API user finds MessagingSessionOwnerSharingRule, which Salesforce opens on demand only."""
+    internal: SharingModel = "Private"
+    external: SharingModel = "Private"
+    recalc_delay_s: Range = (2.0, 20.0)
+    """How long after its cause a recalculation begins."""
+    recalc_s: Range = (5.0, 30.0)
+    """How long it takes."""
+    recreate: float = Field(default=0.5, ge=0, le=1)
+    """Share of the records concerned whose rows are made anew although nothing changes."""
+    recalc_gap_s: float = Field(default=0.0, ge=0, le=3600)
+    """Longest time that such a row is away between its old and its new Id."""
+    late_share_rows: float = Field(default=0.0, ge=0, le=1)
+    """Share of new rows that queries find only 3 to 120 seconds of the org after their LastModifiedDate."""
+    acts_per_minute: float = Field(default=0.0, ge=0, le=60_000)
+    """Random acts on sharing in a real minute."""
+
+
+class FeedSettings(Group):
+    """Feeds of sessions."""
+
+    access: Literal["open", "none"] = "open"
+    """Whether the API user finds MessagingSessionFeed."""
+    tracking: bool = False
+    """Whether items tell of changes of tracked fields."""
+    tracked: tuple[str, ...] = FEED_TRACKED
+    """Which fields these are."""
+    acts_per_minute: float = Field(default=0.0, ge=0, le=60_000)
+    """Random posts, edits and deletes in a real minute."""
 
 
 class TlsSettings(Group):
@@ -127,6 +195,8 @@ class Scenario(Group):
     carry_derived: bool = False
     """Whether events carry derived fields; the guide says they don't."""
     traffic: TrafficSettings = TrafficSettings()
+    sharing: SharingSettings = SharingSettings()
+    feed: FeedSettings = FeedSettings()
     auth: Credentials = Credentials()
     channels: dict[Channel, tuple[str, ...]] = Field(default={"/data/Support__chn": ("MessagingSession", "AgentWork")})
     enrichment: dict[str, tuple[str, ...]] = Field(default_factory=dict)

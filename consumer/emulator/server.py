@@ -14,6 +14,7 @@ from consumer.emulator.auth import Sessions
 from consumer.emulator.bus import Entry, EventBus
 from consumer.emulator.control import Control
 from consumer.emulator.control_oracle import OracleControl
+from consumer.emulator.control_sharing import SharingOracle
 from consumer.emulator.drops import Dropper
 from consumer.emulator.faults import Faults
 from consumer.emulator.login_server import LoginServer
@@ -27,6 +28,9 @@ from consumer.emulator.relay import Relay
 from consumer.emulator.rest_quota import ApiUsage
 from consumer.emulator.rest_server import RestServer
 from consumer.emulator.scenario import Scenario
+from consumer.emulator.sharing_start import keeps_shares, prepare_sharing
+from consumer.emulator.sharing_traffic import SharingRates, SharingTraffic
+from consumer.emulator.sharing_traffic import run as run_sharing
 from consumer.emulator.state import Conditions, ServerState, Stats
 from consumer.emulator.traffic import Traffic
 from consumer.emulator.traffic_gate import TrafficGate
@@ -141,14 +145,17 @@ async def emulated_org(
         scenario.traffic.paused,
         now_ms=state.now_ms,
     )
+    if keeps_shares(scenario):
+        model.sharing.begin(state.now_ms())
     await gate.preload(scenario.traffic.preload)
     managed = ManagedSubscriptions([Subscription(each) for each in scenario.managed])
     pubsub = PubSubServer(state, managed, Publisher(state), f"core/prod/{state.sessions.org_id}", _tls(scenario))
     failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         relay = Relay(host, group) if scenario.relay else None
-        faults = Faults(state, model, gate, lambda: pubsub.restart(host), relay)
-        controls = Control(state, faults, gate), OracleControl(state, model)
+        rates = SharingRates(scenario.sharing.acts_per_minute, scenario.feed.acts_per_minute)
+        faults = Faults(state, model, gate, lambda: pubsub.restart(host), relay, rates)
+        controls = Control(state, faults, gate), OracleControl(state, model), SharingOracle(state, model)
         runner = web.AppRunner(
             _application(state, controls, _rest(scenario, state, model)),
             access_log=None,
@@ -167,6 +174,9 @@ async def emulated_org(
                 group.create_task(gate.run()),
                 group.create_task(_timeline(scenario, faults)),
                 group.create_task(_settling(state, model)),
+                group.create_task(
+                    run_sharing(SharingTraffic(scenario.seed, model.sharing.rules), rates, faults.apply, state.now)
+                ),
             ]
             yield EmulatedOrg(scenario, f"{host}:{outer}", rest, model, state.bus, gate, faults, state, managed)
         except Exception as error:  # noqa: BLE001 - raised again below, outside the group that would wrap it
@@ -221,6 +231,7 @@ def _model(scenario: Scenario, org_id: str) -> OrgModel:
         model.history.track(entity, fields)
     if scenario.oracle:
         model.truth = Truth(model.store)
+    prepare_sharing(model, scenario)
     return model
 
 
@@ -242,7 +253,9 @@ def _rest(scenario: Scenario, state: ServerState, model: OrgModel) -> RestServer
     )
 
 
-def _application(state: ServerState, controls: Sequence[Control | OracleControl], rest: RestServer) -> web.Application:
+def _application(
+    state: ServerState, controls: Sequence[Control | OracleControl | SharingOracle], rest: RestServer
+) -> web.Application:
     application = web.Application(middlewares=[rest.middleware])
     application.add_routes(LoginServer(state).routes())
     application.add_routes(rest.routes())

@@ -2,7 +2,8 @@
 
 ``SELECT`` of fields, one relationship deep, or ``COUNT()``; ``WHERE`` with comparisons, ``LIKE``, ``IN``, ``NOT``,
 ``AND``, ``OR`` and parentheses; ``ORDER BY``; ``LIMIT`` and ``OFFSET``. As in the real one, ``AND`` and ``OR`` mix
-only with parentheses. No date functions such as ``LAST_N_DAYS:3``, aggregates, subqueries, aliases or TYPEOF.
+only with parentheses. A subquery can stand among the fields. No date functions such as ``LAST_N_DAYS:3``, aggregates,
+subqueries in WHERE, aliases or TYPEOF.
 Source: SOQL and SOSL reference.
 """
 
@@ -81,6 +82,7 @@ class Query:
         fields: paths as written; empty for COUNT().
         entity: object as written.
         limit: None without LIMIT.
+        children: subqueries of child relationships; their ``entity`` is the relationship.
     """
 
     fields: tuple[str, ...]
@@ -89,11 +91,12 @@ class Query:
     order: tuple[Order, ...] = ()
     limit: int | None = None
     offset: int = 0
+    children: tuple[Query, ...] = ()
 
     @property
     def counts(self) -> bool:
         """Whether it asks for COUNT() only."""
-        return not self.fields
+        return not self.fields and not self.children
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +192,17 @@ class _Parser:
         self._depth = 0
 
     def query(self) -> Query:
+        found = self._select(inner=False)
+        if self._peek().kind != "end":
+            raise self._fault()
+        return found
+
+    def _select(self, *, inner: bool) -> Query:
         self._word("SELECT")
-        fields = self._fields()
+        fields, children = self._fields(inner=inner)
         self._word("FROM")
-        entity = self._name()
+        # Group is an object too.
+        entity = self._take().text if self._peek().text.upper() == "GROUP" else self._name()
         where = self._condition() if self._takes("WHERE") else None
         order: tuple[Order, ...] = ()
         if self._takes("ORDER"):
@@ -200,25 +210,30 @@ class _Parser:
             order = self._orders()
         limit = self._whole() if self._takes("LIMIT") else None
         offset = self._whole() if self._takes("OFFSET") else 0
-        if self._peek().kind != "end":
-            raise self._fault()
         if offset > 2000:
             raise RestError(400, "NUMBER_OUTSIDE_VALID_RANGE", "Maximum SOQL offset allowed is 2000")
-        return Query(fields, entity, where, order, limit, offset)
+        return Query(fields, entity, where, order, limit, offset, children)
 
-    def _fields(self) -> tuple[str, ...]:
+    def _fields(self, *, inner: bool) -> tuple[tuple[str, ...], tuple[Query, ...]]:
         if self._peek().text.upper() == "COUNT" and self._tokens[self._next + 1].text == "(":
             self._next += 2
             self._sign(")")
-            return ()
-        names = [self._name()]
-        while self._takes(","):
-            names.append(self._name())
-        folded = [name.lower() for name in names]
-        double = next((name for place, name in enumerate(names) if folded.index(name.lower()) != place), None)
+            return (), ()
+        names: list[str] = []
+        children: list[Query] = []
+        while True:
+            if not inner and self._takes("("):
+                children.append(self._select(inner=True))
+                self._sign(")")
+            else:
+                names.append(self._name())
+            if not self._takes(","):
+                break
+        folded = [name.lower() for name in (*names, *(child.entity for child in children))]
+        double = next((name for place, name in enumerate(folded) if folded.index(name) != place), None)
         if double is not None:
             raise malformed(f"duplicate field selected: {double}")
-        return tuple(names)
+        return tuple(names), tuple(children)
 
     def _condition(self) -> Condition:
         self._depth += 1

@@ -64,6 +64,7 @@ class Traffic:
         self.org = org
         self._seed = seed
         self._rng = random.Random(f"traffic:{seed}")  # noqa: S311  reproducible traffic, no secret
+        self._moment_ms = 0
         self._max_live = live
         self._keep = keep
         self._live: list[LiveSession] = []
@@ -135,6 +136,7 @@ class Traffic:
         return made
 
     def _transaction(self, now_ms: int) -> list[OrgEvent]:
+        self._moment_ms = now_ms
         at_ms = self._steps.now_ms = now_ms // 1000 * 1000
         room = 1 - len(self._live) / self._max_live
         if room > 0 and (self._rng.random() < _START + _EMPTY_START * room or not self._live):
@@ -153,7 +155,9 @@ class Traffic:
     def _commit(self, save: Save, now_ms: int) -> list[OrgEvent]:
         fitting = [self.org.fitting(change) for change in save.changes]
         changes = [change for change in fitting if change is not None]
-        return self.org.commit(changes, now_ms, user=save.user, origin=save.origin) if changes else []
+        if not changes:
+            return []
+        return self.org.commit(changes, now_ms, user=save.user, origin=save.origin, moment_ms=self._moment_ms)
 
     def _start(self, now_ms: int) -> list[OrgEvent]:
         known = None

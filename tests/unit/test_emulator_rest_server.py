@@ -282,7 +282,7 @@ async def test_more_than_600_000_ids_are_refused() -> None:
         (one,) = org.create(1)
         now = org.org.state.now_ms()
         table.update({str(number): table[one] for number in range(MAX_IDS)})
-        replication = Replication(org.org.model, 15)
+        replication = Replication(15)
         with pytest.raises(RestError) as refused:
             replication.updated(
                 tables_of(org.org.model)[SESSION.lower()], _iso(now - DAY_MS), _iso(now + HOUR_MS), now + DAY_MS
