@@ -14,7 +14,7 @@ _PROGRESS: Final = "span:"
 
 
 class Spans:
-    """Cuts spans of the changes of a channel, and of the history of each of its objects.
+    """Cuts spans of the changes of a channel, and of the history, sharing and feed of each of its objects.
 
     Args:
         channel: the channel.
@@ -47,7 +47,18 @@ class Spans:
 
     def history(self, entity: str, complete_to_ms: int, now_ms: int) -> list[OutboundRecord]:
         """Take note that all history rows of an object before a time were read; likewise."""
-        name = f"history:{entity}"
+        return self._read_to("history", entity, complete_to_ms, now_ms)
+
+    def sharing(self, entity: str, swept_from_ms: int, now_ms: int) -> list[OutboundRecord]:
+        """Take note that a sweep of an object's share rows that began at a time is complete; likewise."""
+        return self._read_to("sharing", entity, swept_from_ms, now_ms)
+
+    def feed(self, entity: str, complete_to_ms: int, now_ms: int) -> list[OutboundRecord]:
+        """Take note that all feed items of an object before a time were read; likewise."""
+        return self._read_to("feed", entity, complete_to_ms, now_ms)
+
+    def _read_to(self, stream: str, entity: str, complete_to_ms: int, now_ms: int) -> list[OutboundRecord]:
+        name = f"{stream}:{entity}"
         return self._cut(name, self._keeper(name).advance(complete_to_ms, now_ms), now_ms, entity)
 
     def lost(self, from_ms: int | None, to_ms: int | None, now_ms: int) -> list[OutboundRecord]:
@@ -59,7 +70,7 @@ class Spans:
     def _keeper(self, name: str) -> SpanKeeper:
         keeper = self._keepers.get(name)
         if keeper is None:
-            stream = name if name.startswith("changes:") else "history"
+            stream = name if name.startswith("changes:") else name.partition(":")[0]
             keeper = self._keepers[name] = SpanKeeper(stream, self._progress.get(_PROGRESS + name))
         return keeper
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import orjson
 
@@ -106,6 +106,71 @@ class InternalRecord:
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             self.refuse(f"{name} is not a list of objects")
         return value
+
+
+_T = TypeVar("_T")
+
+
+class InternalFields:
+    """One object inside of an internal record; every getter checks the type.
+
+    Args:
+        record: what it stands in.
+        fields: the object.
+
+    Attributes:
+        whole: as given.
+    """
+
+    __slots__ = ("_fields", "whole")
+
+    def __init__(self, record: InternalRecord, fields: Mapping[str, Json]) -> None:
+        self.whole = record
+        self._fields = fields
+
+    def text(self, name: str) -> str:
+        """Return a text field."""
+        return self._checked(name, self._fields.get(name), str)
+
+    def optional_text(self, name: str) -> str | None:
+        """Return a text field, None when it is null or absent."""
+        return None if self._fields.get(name) is None else self.text(name)
+
+    def number(self, name: str, usual: int | None = None) -> int:
+        """Return an integer field, ``usual`` when it is absent."""
+        return self._checked(name, self._fields.get(name, usual), int)
+
+    def optional_number(self, name: str) -> int | None:
+        """Return an integer field, None when it is null or absent."""
+        return None if self._fields.get(name) is None else self.number(name)
+
+    def flag(self, name: str) -> bool:
+        """Return a boolean field, false when it is absent."""
+        return self._checked(name, self._fields.get(name, False), bool)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a list of texts, empty when it is absent."""
+        return tuple(self._checked(name, item, str) for item in self._checked(name, self._fields.get(name, []), list))
+
+    def one_of(self, name: str, known: tuple[str, ...], usual: str | None = None) -> Any:
+        """Return a field that has one of some values, ``usual`` when it is absent."""
+        value = self._fields.get(name, usual)
+        if value not in known:
+            self.whole.refuse(f"{name} has a value this service does not write")
+        return value
+
+    def interval(self, name: str) -> tuple[int | None, int]:
+        """Return a list of two times, the first of which may be null."""
+        times = self._checked(name, self._fields.get(name), list)
+        if len(times) != 2 or type(times[1]) is not int or not (times[0] is None or type(times[0]) is int):
+            self.whole.refuse(f"{name} is not an interval")
+        return times[0], times[1]
+
+    def _checked(self, name: str, value: Json, kind: type[_T]) -> _T:
+        if type(value) is not kind:
+            self.whole.refuse(f"{name} is not of type {kind.__name__}")
+        checked: _T = value
+        return checked
 
 
 def broken(key: str, what: str) -> ForeignStateError:

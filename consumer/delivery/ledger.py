@@ -6,14 +6,15 @@ It is written for every changed record, so what has its usual value is left out,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
 
 import orjson
 
 from consumer.delivery.envelope import MAX_RECORD_BYTES
-from consumer.delivery.internal import VERSION, InternalRecord, key_text
+from consumer.delivery.internal import VERSION, InternalFields, InternalRecord, key_text
 from consumer.delivery.names import Topics
 from consumer.events import Json, OutboundRecord, json_bytes
+from consumer.tracking.access import ShareCause, SharesDue
+from consumer.tracking.feed_values import FeedSeen
 from consumer.tracking.history_match import CUT_AT
 from consumer.tracking.values import HistoryFact, LedgerEntry, Match, Refresh
 
@@ -21,6 +22,7 @@ _VALUES = ("known", "old_unknown", "truncated_255", "not_stored")
 _ORIGINS = ("change_event", "history_row", "resync")
 _PRECISIONS = ("ms", "s")
 _REASONS = ("ended", "unknown")
+_CAUSES = tuple(ShareCause)
 _ENCODED_KEPT = 20_000
 _ENCODED: dict[int, tuple[HistoryFact, orjson.Fragment]] = {}
 """Encoded facts by identity; each holds its fact, so that an identity is not given away while it stands here."""
@@ -37,6 +39,10 @@ def encode_ledger(topics: Topics, entry: LedgerEntry) -> OutboundRecord:
     if entry.refresh is not None:
         refresh = entry.refresh
         value["refresh"] = {"due_ms": refresh.due_ms, "tries": refresh.tries, "reason": refresh.reason}
+    if entry.shares is not None:
+        value["shares"] = _due_fields(entry.shares)
+    if entry.feed:
+        value["feed"] = [_seen_fields(each) for each in entry.feed]
     encoded = json_bytes(value)
     if len(encoded) > MAX_RECORD_BYTES:
         value["facts"] = [_cut(_fact_fields(fact)) for fact in entry.facts]
@@ -57,9 +63,45 @@ def decode_ledger(key: bytes, value: bytes | None) -> LedgerEntry | None:
     facts = tuple(_fact(record, record_id, fields) for fields in record.objects("facts"))
     refresh = None
     if record.has("refresh"):
-        read = _Fields(record, record.mapping("refresh"))
+        read = InternalFields(record, record.mapping("refresh"))
         refresh = Refresh(read.number("due_ms"), read.number("tries"), read.one_of("reason", _REASONS))
-    return LedgerEntry(record.text("entity"), record_id, facts, refresh)
+    shares = _due(InternalFields(record, record.mapping("shares"))) if record.has("shares") else None
+    feed = tuple(_seen(InternalFields(record, each)) for each in record.objects("feed"))
+    return LedgerEntry(record.text("entity"), record_id, facts, refresh, shares, feed)
+
+
+def _due_fields(due: SharesDue) -> dict[str, Json]:
+    named = (
+        ("due_ms", due.due_ms, None),
+        ("cause", due.cause.value, None),
+        ("first_ms", due.first_ms, None),
+        ("last_ms", due.last_ms, None),
+        ("changes", due.changes, 0),
+        ("created", due.created, False),
+        ("by", due.by, None),
+    )
+    return {name: value for name, value, usual in named if value != usual}
+
+
+def _due(fields: InternalFields) -> SharesDue:
+    return SharesDue(
+        fields.number("due_ms"),
+        ShareCause(fields.one_of("cause", _CAUSES)),
+        fields.optional_number("first_ms"),
+        fields.optional_number("last_ms"),
+        fields.number("changes", 0),
+        fields.flag("created"),
+        fields.optional_text("by"),
+    )
+
+
+def _seen_fields(seen: FeedSeen) -> dict[str, Json]:
+    fields: dict[str, Json] = {"item": seen.item_id, "at": seen.stamp_ms}
+    return {**fields, "removed": True} if seen.removed else fields
+
+
+def _seen(fields: InternalFields) -> FeedSeen:
+    return FeedSeen(fields.text("item"), fields.number("at"), fields.flag("removed"))
 
 
 def _encoded(fact: HistoryFact) -> orjson.Fragment:
@@ -109,7 +151,7 @@ def _usual_change_id(event_id: str | None, record_id: str, field: str, history_i
 
 
 def _fact(record: InternalRecord, record_id: str, given: Mapping[str, Json]) -> HistoryFact:
-    fields = _Fields(record, given)
+    fields = InternalFields(record, given)
     field = fields.text("field")
     event_id = fields.optional_text("event")
     history_ids = fields.texts("rows")
@@ -142,46 +184,6 @@ def _fact(record: InternalRecord, record_id: str, given: Mapping[str, Json]) -> 
         seen_ms=fields.number("seen"),
         row_ms=row_ms,
     )
-
-
-_T = TypeVar("_T")
-
-
-class _Fields:
-    """One object inside of a record; every getter checks the type."""
-
-    __slots__ = ("_fields", "_record")
-
-    def __init__(self, record: InternalRecord, fields: Mapping[str, Json]) -> None:
-        self._record = record
-        self._fields = fields
-
-    def text(self, name: str) -> str:
-        return self._checked(name, self._fields.get(name), str)
-
-    def optional_text(self, name: str) -> str | None:
-        return None if self._fields.get(name) is None else self.text(name)
-
-    def number(self, name: str, usual: int | None = None) -> int:
-        return self._checked(name, self._fields.get(name, usual), int)
-
-    def flag(self, name: str) -> bool:
-        return self._checked(name, self._fields.get(name, False), bool)
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        return tuple(self._checked(name, item, str) for item in self._checked(name, self._fields.get(name, []), list))
-
-    def one_of(self, name: str, known: tuple[str, ...], usual: str | None = None) -> Any:
-        value = self._fields.get(name, usual)
-        if value not in known:
-            self._record.refuse(f"{name} has a value this service does not write")
-        return value
-
-    def _checked(self, name: str, value: Json, kind: type[_T]) -> _T:
-        if type(value) is not kind:
-            self._record.refuse(f"{name} is not of type {kind.__name__}")
-        checked: _T = value
-        return checked
 
 
 def _cut(fields: dict[str, Json]) -> dict[str, Json]:

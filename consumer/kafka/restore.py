@@ -33,6 +33,7 @@ async def catch_up(
     mirror: Mirror,
     cluster_id: str,
     states: Sequence[str],
+    accesses: Sequence[str],
     ledger: str,
     owns: Callable[[str], bool],
 ) -> int:
@@ -45,6 +46,7 @@ async def catch_up(
         mirror: the local store.
         cluster_id: the cluster that ``reader`` reads.
         states: the ``state`` topics of the subscription's objects.
+        accesses: their ``access`` topics.
         ledger: the ``ledger`` topic, which the deployment's channels share.
         owns: whether an object is the subscription's.
 
@@ -58,13 +60,15 @@ async def catch_up(
         StoreError: the mirror can't be written.
     """
     mirror.attach(cluster_id, stale_after_ms=STALE_AFTER_MS)
-    spans = await reader.spans(await reader.partitions([*states, ledger]))
+    spans = await reader.spans(await reader.partitions([*states, *accesses, ledger]))
     reason = await _mismatch(reader, mirror, spans)
     if reason is not None:
         mirror.rebuild(reason)
     stored = mirror.offsets()
     left = {each: Span(stored.get(each, span.start), span.end) for each, span in spans.items()}
-    loading = _Loading(ledger, mirror.newest_ms, sum(span.end - span.start for span in left.values()))
+    loading = _Loading(
+        ledger, frozenset(accesses), mirror.newest_ms, sum(span.end - span.start for span in left.values())
+    )
     async for read in reader.read(left):
         for piece in loading.pieces(read):
             mirror.load(piece, owns)
@@ -102,6 +106,7 @@ class _Loading:
     """One catching up: cuts what is read into pieces, and tells how it gets on."""
 
     ledger: str
+    accesses: frozenset[str]
     newest_ms: int
     total: int
     records: int = 0
@@ -119,6 +124,8 @@ class _Loading:
             offsets = {(last.topic, last.partition): last.offset + 1}
             if last.topic == self.ledger:
                 yield Piece((), found, offsets, self.newest_ms)
+            elif last.topic in self.accesses:
+                yield Piece((), (), offsets, self.newest_ms, found)
             else:
                 yield Piece(found, (), offsets, self.newest_ms)
 

@@ -270,7 +270,9 @@ class KafkaSink:
             )
             if self._mirror is not None:
                 states = await self._own_topics(reader, "state")
-                await catch_up(reader, self._mirror, own.cluster_id, states, topics.ledger, subscription.owns)
+                existing = await reader.topics()
+                accesses = [name for name in await self._own_topics(reader, "access") if name in existing]
+                await catch_up(reader, self._mirror, own.cluster_id, states, accesses, topics.ledger, subscription.owns)
         stream = stream_of(subscription.channel)
         windows = {
             each.window_id: each for each in entries.values() if isinstance(each, LossWindow) and each.stream == stream

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from consumer.events import OutboundRecord
+from consumer.tracking.access import AccessState
 from consumer.tracking.values import Key, LedgerEntry, RecordState
 
 
@@ -28,12 +29,14 @@ class LedgerIndex(NamedTuple):
     Attributes:
         entity: object API name.
         due_ms: when the owed read is due, epoch milliseconds, None if none is owed.
-        facts: whether it has facts of history.
+        facts: whether it has facts of history or feed items, which are to be settled.
+        shares_due_ms: when the owed read of share rows is due, likewise.
     """
 
     entity: str
     due_ms: int | None
     facts: bool
+    shares_due_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,9 @@ class Codec:
         encode_ledger: likewise for ledger entries.
         decode_ledger: likewise.
         index_ledger: likewise.
+        encode_access: likewise for the known shares of records.
+        decode_access: likewise.
+        index_access: the object's API name only.
     """
 
     encode_state: Callable[[Key, RecordState | None], OutboundRecord]
@@ -55,6 +61,9 @@ class Codec:
     encode_ledger: Callable[[Key, LedgerEntry | None], OutboundRecord]
     decode_ledger: Callable[[str, bytes], LedgerEntry]
     index_ledger: Callable[[str, bytes], LedgerIndex]
+    encode_access: Callable[[Key, AccessState | None], OutboundRecord]
+    decode_access: Callable[[str, bytes], AccessState]
+    index_access: Callable[[str, bytes], str]
 
 
 def index_of_state(state: RecordState) -> StateIndex:
@@ -64,9 +73,14 @@ def index_of_state(state: RecordState) -> StateIndex:
 
 def index_of_ledger(entry: LedgerEntry) -> LedgerIndex:
     """Return what a ledger entry is looked up by."""
-    return LedgerIndex(entry.entity, None if entry.refresh is None else entry.refresh.due_ms, bool(entry.facts))
+    return LedgerIndex(
+        entry.entity,
+        None if entry.refresh is None else entry.refresh.due_ms,
+        bool(entry.facts or entry.feed),
+        None if entry.shares is None else entry.shares.due_ms,
+    )
 
 
 def mirrored(topic: str) -> bool:
     """Return whether a topic is one that the store holds a copy of."""
-    return topic.endswith((".state", ".ledger"))
+    return topic.endswith((".state", ".ledger", ".access"))

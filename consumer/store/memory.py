@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 from consumer.ports import Delta, Offsets, Piece
 from consumer.store.codec import Codec, index_of_ledger, index_of_state, mirrored
 from consumer.store.overlay import OverlayStore
+from consumer.tracking.access import AccessState
 from consumer.tracking.values import Key, LedgerEntry, RecordState
 
 
@@ -31,6 +33,7 @@ class MemoryStore(OverlayStore):
         self._ids: dict[str, list[str]] = {}
         self._committed: dict[Key, RecordState] = {}
         self._remembered: dict[Key, LedgerEntry] = {}
+        self._known: dict[Key, AccessState] = {}
         self._seen: dict[tuple[str, str], set[str]] = {}
 
     @property
@@ -44,11 +47,16 @@ class MemoryStore(OverlayStore):
     def _committed_entry(self, key: Key) -> LedgerEntry | None:
         return self._remembered.get(key)
 
+    def _committed_access(self, key: Key) -> AccessState | None:
+        return self._known.get(key)
+
     def _write(self, delta: Delta, offsets: Offsets) -> None:
         for key, state in delta.states.items():
             self._set_state(key, state)
         for key, entry in delta.ledger.items():
             self._set_entry(key, entry)
+        for key, access in delta.access.items():
+            self._set_access(key, access)
         self._offsets |= {pair: offset for pair, offset in offsets.items() if mirrored(pair[0])}
 
     def _set_state(self, key: Key, state: RecordState | None) -> None:
@@ -67,6 +75,12 @@ class MemoryStore(OverlayStore):
         if entry is not None:
             self._remembered[key] = entry
 
+    def _set_access(self, key: Key, access: AccessState | None) -> None:
+        if access is None:
+            self._known.pop(key, None)
+        else:
+            self._known[key] = access
+
     def due_refreshes(self, entity: str, now_ms: int, limit: int) -> Sequence[Key]:
         """Return records whose refresh is due, longest due first; committed ones only."""
         due = [
@@ -77,8 +91,18 @@ class MemoryStore(OverlayStore):
         return [key for _, key in sorted(due)[:limit]]
 
     def unsettled(self, entity: str, limit: int) -> Sequence[Key]:
-        """Return records whose ledger entry has facts, least recently written first; committed ones only."""
-        return [key for key, entry in self._remembered.items() if key[0] == entity and entry.facts][:limit]
+        """Return records whose ledger entry has facts or feed items, least recently written first; committed ones."""
+        found = (key for key, entry in self._remembered.items() if key[0] == entity and (entry.facts or entry.feed))
+        return list(islice(found, limit))
+
+    def due_shares(self, entity: str, now_ms: int, limit: int) -> Sequence[Key]:
+        """Return records whose share rows are to be read, longest due first; committed ones only."""
+        due = [
+            (entry.shares.due_ms, key)
+            for key, entry in self._remembered.items()
+            if key[0] == entity and entry.shares is not None and entry.shares.due_ms <= now_ms
+        ]
+        return [key for _, key in sorted(due)[:limit]]
 
     def expired(self, entity: str, deleted_before_ms: int, limit: int) -> Sequence[str]:
         """Return ids of records found gone before a time, whose state is still kept."""
@@ -102,6 +126,15 @@ class MemoryStore(OverlayStore):
             if each not in seen and not self._committed[entity, each].deleted:
                 found.append(each)
         return found
+
+    def unseen_access(self, entity: str, job_id: str, after_id: str, limit: int) -> Sequence[str]:
+        """Return ids, in text order after ``after_id``, of records with known shares that the scan did not see."""
+        seen = self._seen.get((entity, job_id), set())
+        return sorted(each for of, each in self._known if of == entity and each > after_id and each not in seen)[:limit]
+
+    def accesses(self, entity: str) -> int:
+        """Return of how many records of an object shares are known."""
+        return sum(of == entity for of, _ in self._known)
 
     def entities(self) -> Sequence[str]:
         """Return the objects that have states."""
@@ -143,8 +176,18 @@ class MemoryStore(OverlayStore):
             entry = self._codec.decode_ledger(record_id, value)
             if owns(index_of_ledger(entry).entity):
                 self._set_entry((entry.entity, record_id), entry)
+        for record_id, value in piece.access:
+            self._load_access(record_id, value)
         self._offsets |= piece.offsets
         self._newest_ms = max(self._newest_ms, piece.newest_ms)
+
+    def _load_access(self, record_id: str, value: bytes | None) -> None:
+        if value is None:
+            for key in [key for key in self._known if key[1] == record_id]:
+                self._set_access(key, None)
+        else:
+            access = self._codec.decode_access(record_id, value)
+            self._set_access((access.entity, record_id), access)
 
     def rebuild(self, reason: str) -> None:  # noqa: ARG002  # there is no file to tell of
         """Throw everything away."""

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from consumer.events import OutboundRecord
 from consumer.ports import Delta, Offsets
 from consumer.store.codec import Codec
+from consumer.tracking.access import AccessState
 from consumer.tracking.values import Key, LedgerEntry, RecordState
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class _Layer(Generic[T]):
 
 
 class OverlayStore(ABC):
-    """States and ledger entries of batches under way, over the committed ones of a subclass.
+    """States, ledger entries and accesses of batches under way, over the committed ones of a subclass.
 
     Batches are cut, and merged, in order; several can be under way.
 
@@ -66,13 +67,17 @@ class OverlayStore(ABC):
         self._codec = codec
         self._states: _Layer[RecordState] = _Layer()
         self._entries: _Layer[LedgerEntry] = _Layer()
-        self._cuts: deque[tuple[Delta, int, int]] = deque()
+        self._accesses: _Layer[AccessState] = _Layer()
+        self._cuts: deque[tuple[Delta, int, int, int]] = deque()
 
     @abstractmethod
     def _committed_state(self, key: Key) -> RecordState | None: ...
 
     @abstractmethod
     def _committed_entry(self, key: Key) -> LedgerEntry | None: ...
+
+    @abstractmethod
+    def _committed_access(self, key: Key) -> AccessState | None: ...
 
     @abstractmethod
     def _write(self, delta: Delta, offsets: Offsets) -> None:
@@ -104,22 +109,41 @@ class OverlayStore(ABC):
         elif self.ledger(key) is not None:
             self._entries.put(key, None)
 
+    def access(self, key: Key) -> AccessState | None:
+        """Return the known shares of a record, None if nothing is known of them."""
+        newest = self._accesses.newest
+        return newest[key] if key in newest else self._committed_access(key)
+
+    def put_access(self, access: AccessState) -> None:
+        """Replace them."""
+        self._accesses.put((access.entity, access.record_id), access)
+
+    def remove_access(self, key: Key) -> None:
+        """Forget them: a tombstone is written."""
+        self._accesses.put(key, None)
+
     def cut(self) -> Delta:
         """Return what was put since the last cut, and keep it as under way until it is merged."""
         state_cut, states = self._states.cut()
         ledger_cut, ledger = self._entries.cut()
-        delta = Delta(states, ledger, tuple(self._encode(states, ledger)))
-        self._cuts.append((delta, state_cut, ledger_cut))
+        access_cut, access = self._accesses.cut()
+        delta = Delta(states, ledger, tuple(self._encode(states, ledger, access)), access)
+        self._cuts.append((delta, state_cut, ledger_cut, access_cut))
         return delta
 
     def _encode(
-        self, states: Mapping[Key, RecordState | None], ledger: Mapping[Key, LedgerEntry | None]
+        self,
+        states: Mapping[Key, RecordState | None],
+        ledger: Mapping[Key, LedgerEntry | None],
+        accesses: Mapping[Key, AccessState | None],
     ) -> Iterator[OutboundRecord]:
         encode_state, encode_ledger = self._codec.encode_state, self._codec.encode_ledger
         for key, state in states.items():
             yield encode_state(key, state)
         for key, entry in ledger.items():
             yield encode_ledger(key, entry)
+        for key, access in accesses.items():
+            yield self._codec.encode_access(key, access)
 
     def merge(self, delta: Delta, offsets: Offsets) -> None:
         """Make a committed delta durable locally, with the offsets it brought the topics to.
@@ -131,12 +155,14 @@ class OverlayStore(ABC):
         if not self._cuts or self._cuts[0][0] is not delta:
             raise ValueError("cuts are merged in their order, once")
         self._write(delta, offsets)
-        _, state_cut, ledger_cut = self._cuts.popleft()
+        _, state_cut, ledger_cut, access_cut = self._cuts.popleft()
         self._states.settle(state_cut, delta.states)
         self._entries.settle(ledger_cut, delta.ledger)
+        self._accesses.settle(access_cut, delta.access)
 
     def drop(self) -> None:
         """Forget everything that is not committed."""
         self._states.drop()
         self._entries.drop()
+        self._accesses.drop()
         self._cuts.clear()

@@ -15,6 +15,7 @@ from consumer.store.database import Database
 from consumer.store.file import Owner, StoreFile
 from consumer.store.lru import Lru
 from consumer.store.overlay import OverlayStore
+from consumer.tracking.access import AccessState
 from consumer.tracking.values import Key, LedgerEntry, RecordState
 
 CACHE_BYTES = 96 << 20
@@ -28,6 +29,7 @@ _JOBS_KEPT = 4
 _FORGET_ROWS = 5_000
 
 _StateRow: TypeAlias = tuple[Key, int | None, bytes | None]
+_AccessRow: TypeAlias = tuple[Key, bytes | None]
 _LedgerRow: TypeAlias = tuple[Key, LedgerIndex | None, bytes | None]
 
 
@@ -63,6 +65,7 @@ class SqliteStore(OverlayStore):
         self._now_ms = now_ms
         self._state_cache: Lru[RecordState] = Lru(cache_records, cache_bytes)
         self._entry_cache: Lru[LedgerEntry] = Lru(cache_records, cache_bytes // 4)
+        self._access_cache: Lru[AccessState] = Lru(cache_records, cache_bytes // 8)
         self._file = StoreFile(directory, owner)
         try:
             self._database = Database(self._file, owner, self._forget)
@@ -94,6 +97,7 @@ class SqliteStore(OverlayStore):
     def _forget(self) -> None:
         self._state_cache.clear()
         self._entry_cache.clear()
+        self._access_cache.clear()
 
     def rebuild(self, reason: str) -> None:
         """Throw everything away."""
@@ -140,6 +144,17 @@ class SqliteStore(OverlayStore):
         cache.put(key, entry, _size(value))
         return entry
 
+    def _committed_access(self, key: Key) -> AccessState | None:
+        cache = self._access_cache
+        try:
+            return cache[key]
+        except KeyError:
+            pass
+        value = self._value(tables.GET_ACCESS, key)
+        access = None if value is None else self._codec.decode_access(key[1], value)
+        cache.put(key, access, _size(value))
+        return access
+
     def _value(self, statement: str, key: Key) -> bytes | None:
         number = self._database.objects.get(key[0])
         if number is None:
@@ -158,8 +173,12 @@ class SqliteStore(OverlayStore):
         return [(entity, each) for each in self._ids(tables.DUE, entity, now_ms, limit)]
 
     def unsettled(self, entity: str, limit: int) -> Sequence[Key]:
-        """Return records whose ledger entry has facts, least recently written first; committed ones only."""
+        """Return records whose ledger entry has facts or feed items, least recently written first; committed ones."""
         return [(entity, each) for each in self._ids(tables.UNSETTLED, entity, limit)]
+
+    def due_shares(self, entity: str, now_ms: int, limit: int) -> Sequence[Key]:
+        """Return records whose share rows are to be read, longest due first; committed ones only."""
+        return [(entity, each) for each in self._ids(tables.SHARES_DUE, entity, now_ms, limit)]
 
     def expired(self, entity: str, deleted_before_ms: int, limit: int) -> Sequence[str]:
         """Return ids of records found gone before a time, whose state is still kept."""
@@ -201,6 +220,19 @@ class SqliteStore(OverlayStore):
         values = {"object": number, "after": after_id, "job": self._job(number, job_id), "limit": limit}
         return [row[0] for row in self._database.rows(tables.UNSEEN, values)]
 
+    def unseen_access(self, entity: str, job_id: str, after_id: str, limit: int) -> Sequence[str]:
+        """Return ids, in text order after ``after_id``, of records with known shares that the scan did not see."""
+        number = self._database.objects.get(entity)
+        if number is None:
+            return []
+        values = {"object": number, "after": after_id, "job": self._job(number, job_id), "limit": limit}
+        return [row[0] for row in self._database.rows(tables.UNSEEN_ACCESS, values)]
+
+    def accesses(self, entity: str) -> int:
+        """Return of how many records of an object shares are known."""
+        number = self._database.objects.get(entity)
+        return 0 if number is None else int(self._database.rows(tables.ACCESSES, (number,))[0][0])
+
     def _job(self, number: int, job_id: str) -> int:
         found = self._database.rows(tables.JOB, (number, job_id))
         return found[0][0] if found else 0
@@ -209,15 +241,17 @@ class SqliteStore(OverlayStore):
 
     def _write(self, delta: Delta, offsets: Offsets) -> None:
         values = [record.value for record in delta.records]
-        count = len(delta.states)
+        count, counted = len(delta.states), len(delta.states) + len(delta.ledger)
         states = list(zip(delta.states.items(), values[:count], strict=True))
-        ledger = list(zip(delta.ledger.items(), values[count:], strict=True))
+        ledger = list(zip(delta.ledger.items(), values[count:counted], strict=True))
+        accesses = list(zip(delta.access.items(), values[counted:], strict=True))
         self._store(
             [
                 (key, None if state is None else index_of_state(state).deleted_ms, value)
                 for (key, state), value in states
             ],
             [(key, None if entry is None else index_of_ledger(entry), value) for (key, entry), value in ledger],
+            [(key, value) for (key, _), value in accesses],
             {pair: offset for pair, offset in offsets.items() if mirrored(pair[0])},
             # Whatever was committed so far has an earlier timestamp.
             self._now_ms(),
@@ -226,6 +260,8 @@ class SqliteStore(OverlayStore):
             self._state_cache.put(key, state, _size(value))
         for (key, entry), value in ledger:
             self._entry_cache.put(key, entry, _size(value))
+        for (key, access), value in accesses:
+            self._access_cache.put(key, access, _size(value))
 
     def load(self, piece: Piece, owns: Callable[[str], bool]) -> None:
         """Store what was read from Kafka, in one local transaction.
@@ -248,19 +284,32 @@ class SqliteStore(OverlayStore):
                 ledger += [((entity, record_id), None, None) for entity in known]
             elif owns((index := self._codec.index_ledger(record_id, value)).entity):
                 ledger.append(((index.entity, record_id), index, value))
-        self._store(states, ledger, piece.offsets, piece.newest_ms)
+        accesses: list[_AccessRow] = []
+        for record_id, value in dict(piece.access).items():
+            entities = known if value is None else (self._codec.index_access(record_id, value),)
+            accesses += [((entity, record_id), value) for entity in entities]
+        self._store(states, ledger, accesses, piece.offsets, piece.newest_ms)
         for key, *_ in states:
             self._state_cache.forget(key)
         for key, *_ in ledger:
             self._entry_cache.forget(key)
+        for key, _ in accesses:
+            self._access_cache.forget(key)
 
     def _store(
-        self, states: Sequence[_StateRow], ledger: Sequence[_LedgerRow], offsets: Offsets, newest_ms: int
+        self,
+        states: Sequence[_StateRow],
+        ledger: Sequence[_LedgerRow],
+        accesses: Sequence[_AccessRow],
+        offsets: Offsets,
+        newest_ms: int,
     ) -> None:
         database = self._database
         with database.writing() as connection:
             self._store_states(connection, states)
             self._store_ledger(connection, ledger)
+            if accesses:
+                self._store_accesses(connection, accesses)
             connection.executemany(tables.SET_OFFSET, [(*pair, offset) for pair, offset in offsets.items()])
             values = {
                 "newest_ms": max(newest_ms, self.newest_ms),
@@ -268,7 +317,7 @@ class SqliteStore(OverlayStore):
                 "written": self._written,
             }
             database.remember(connection, {name: str(value) for name, value in values.items()})
-        database.tidy(len(states) + len(ledger))
+        database.tidy(len(states) + len(ledger) + len(accesses))
 
     def _store_states(self, connection: sqlite3.Connection, rows: Iterable[_StateRow]) -> None:
         kept: list[tuple[object, ...]] = []
@@ -291,9 +340,14 @@ class SqliteStore(OverlayStore):
                 gone.append((number, record_id))
             else:
                 self._written += 1
-                kept.append((number, record_id, index.due_ms, index.facts, self._written, value))
+                kept.append((number, record_id, index.due_ms, index.facts, index.shares_due_ms, self._written, value))
         connection.executemany(tables.SET_LEDGER, kept)
         connection.executemany(tables.REMOVE_LEDGER, gone)
+
+    def _store_accesses(self, connection: sqlite3.Connection, rows: Iterable[_AccessRow]) -> None:
+        numbered = [((self._database.number(connection, entity), each), value) for (entity, each), value in rows]
+        connection.executemany(tables.SET_ACCESS, [(*key, value) for key, value in numbered if value is not None])
+        connection.executemany(tables.REMOVE_ACCESS, [key for key, value in numbered if value is None])
 
 
 def _size(value: bytes | None) -> int:

@@ -6,7 +6,7 @@ piece, and would spill into pages of its own (SQLite "Clustered Indexes and the 
 
 from __future__ import annotations
 
-FORMAT = 1
+FORMAT = 2
 """Version of these tables; a file of another version is rebuilt."""
 
 CREATE = """
@@ -22,12 +22,15 @@ CREATE TRIGGER states_less AFTER DELETE ON states BEGIN
     UPDATE objects SET records = records - 1 WHERE number = OLD.object;
 END;
 CREATE TABLE ledger (
-    object INTEGER NOT NULL, id TEXT NOT NULL, due_ms INTEGER, facts INTEGER NOT NULL, written INTEGER NOT NULL,
-    value BLOB NOT NULL
+    object INTEGER NOT NULL, id TEXT NOT NULL, due_ms INTEGER, facts INTEGER NOT NULL, shares_due_ms INTEGER,
+    written INTEGER NOT NULL, value BLOB NOT NULL
 );
 CREATE UNIQUE INDEX ledger_key ON ledger (object, id);
 CREATE INDEX ledger_due ON ledger (object, due_ms) WHERE due_ms IS NOT NULL;
 CREATE INDEX ledger_facts ON ledger (object, written) WHERE facts;
+CREATE INDEX ledger_shares_due ON ledger (object, shares_due_ms) WHERE shares_due_ms IS NOT NULL;
+CREATE TABLE access (object INTEGER NOT NULL, id TEXT NOT NULL, value BLOB NOT NULL);
+CREATE UNIQUE INDEX access_key ON access (object, id);
 CREATE TABLE offsets (
     topic TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL, PRIMARY KEY (topic, partition)
 ) WITHOUT ROWID;
@@ -42,16 +45,23 @@ INSERT INTO states (object, id, deleted_ms, value) VALUES (?, ?, ?, ?)
 ON CONFLICT (object, id) DO UPDATE SET deleted_ms = excluded.deleted_ms, value = excluded.value
 """
 SET_LEDGER = """
-INSERT INTO ledger (object, id, due_ms, facts, written, value) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO ledger (object, id, due_ms, facts, shares_due_ms, written, value) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (object, id) DO UPDATE SET
-    due_ms = excluded.due_ms, facts = excluded.facts, written = excluded.written, value = excluded.value
+    due_ms = excluded.due_ms, facts = excluded.facts, shares_due_ms = excluded.shares_due_ms,
+    written = excluded.written, value = excluded.value
+"""
+SET_ACCESS = """
+INSERT INTO access (object, id, value) VALUES (?, ?, ?) ON CONFLICT (object, id) DO UPDATE SET value = excluded.value
 """
 GET_STATE = "SELECT value FROM states WHERE object = ? AND id = ?"
 GET_LEDGER = "SELECT value FROM ledger WHERE object = ? AND id = ?"
+GET_ACCESS = "SELECT value FROM access WHERE object = ? AND id = ?"
 REMOVE_STATE = "DELETE FROM states WHERE object = ? AND id = ?"
 REMOVE_LEDGER = "DELETE FROM ledger WHERE object = ? AND id = ?"
+REMOVE_ACCESS = "DELETE FROM access WHERE object = ? AND id = ?"
 
 DUE = "SELECT id FROM ledger WHERE object = ? AND due_ms <= ? ORDER BY due_ms, id LIMIT ?"
+SHARES_DUE = "SELECT id FROM ledger WHERE object = ? AND shares_due_ms <= ? ORDER BY shares_due_ms, id LIMIT ?"
 UNSETTLED = "SELECT id FROM ledger WHERE object = ? AND facts ORDER BY written LIMIT ?"
 EXPIRED = "SELECT id FROM states WHERE object = ? AND deleted_ms < ? ORDER BY deleted_ms, id LIMIT ?"
 # Two sorted lists are merged, and only what is left is looked at: ten times faster than looking each record up.
@@ -66,6 +76,12 @@ WHERE NOT EXISTS (
 )
 LIMIT :limit
 """
+UNSEEN_ACCESS = """
+SELECT id FROM access WHERE object = :object AND id > :after
+EXCEPT SELECT id FROM seen WHERE job = :job AND id > :after
+ORDER BY id LIMIT :limit
+"""
+ACCESSES = "SELECT COUNT(*) FROM access WHERE object = ?"
 ENTITIES = "SELECT entity FROM objects WHERE records > 0 ORDER BY entity"
 RECORDS = "SELECT records FROM objects WHERE entity = ?"
 OFFSETS = "SELECT topic, partition, next FROM offsets"

@@ -145,10 +145,8 @@ class FactsJob:
             return False
         self._refusals.answered(told, entity)
         for column in hidden:
-            error = QueryRefusedError(
-                f"{column} can't be read by this user", "Its values stay unknown; give the user Read on the field."
-            )
-            self._refusals.tell(column, entity, error)
+            advice = "Its values stay unknown; give the user Read on the field."
+            self._refusals.tell(column, entity, QueryRefusedError(f"{column} can't be read by this user", advice))
         return True
 
 

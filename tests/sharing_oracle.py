@@ -1,0 +1,282 @@
+"""The emulated org's truth about sharing against what a read-committed reader of ``sharing`` and ``access`` sees.
+
+Shares no code with the service. A share is identified by record, grantee and row cause; the truth of one is a list of
+spans, each with its level. Every transition between them must be told once, and nothing else may be told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias
+
+from tests.contract.topic_schemas import RecordShapeError, kind_of, validate_record
+from tests.kafka_reader import ReadRecord
+
+Identity: TypeAlias = tuple[str, str, str]
+"""Record, grantee, row cause."""
+
+_SHOWN = 8
+_CHECKED = frozenset({"sharing", "access", "sharing-rules", "feed", "ledger"})
+
+
+class Span(NamedTuple):
+    """A share had a level: from <= time < to; ``to_ms`` None goes on."""
+
+    level: str
+    from_ms: int
+    to_ms: int | None
+
+
+class Step(NamedTuple):
+    """A transition of one share in the truth."""
+
+    kind: str
+    level: str
+    at_ms: int
+
+
+class Fact(NamedTuple):
+    """One record of the ``sharing`` topic."""
+
+    fact_id: str
+    kind: str
+    level: str | None
+    from_ms: int | None
+    to_ms: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What no reading can see: a share that came and went, or went and came back, between two of them.
+
+    Attributes:
+        come_and_gone_ms: longest life of a share that nobody need have seen: polls would have.
+        away_ms: longest absence that nobody need have seen: sweeps would have.
+    """
+
+    come_and_gone_ms: int
+    away_ms: int
+
+
+@dataclass(slots=True)
+class SharingVerdict:
+    """What the comparison found; every list says precisely what is wrong."""
+
+    facts: list[str] = field(default_factory=list)
+    final: list[str] = field(default_factory=list)
+    moments: list[str] = field(default_factory=list)
+    malformed: list[str] = field(default_factory=list)
+    counted: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def faults(self) -> dict[str, list[str]]:
+        """Everything that must be empty."""
+        names = ("facts", "final", "moments", "malformed")
+        return {name: found for name in names if (found := getattr(self, name))}
+
+    def __str__(self) -> str:
+        lines = [", ".join(f"{count} {name}" for name, count in sorted(self.counted.items()))]
+        for name, found in self.faults.items():
+            lines.append(f"{len(found)} {name}")
+            lines += [f"    {each}" for each in found[:_SHOWN]]
+        return "\n  ".join(lines)
+
+    def require_clean(self) -> None:
+        """Raise AssertionError, with what was found, unless every promise was kept."""
+        assert not self.faults, str(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the topics say.
+
+    Attributes:
+        facts: by identity, in the order of their partition.
+        unseen: by record, spans that are said to be unseen.
+        access: newest value of the ``access`` topic by record.
+    """
+
+    facts: Mapping[Identity, Sequence[Fact]]
+    unseen: Mapping[str, Sequence[tuple[int, int]]]
+    access: Mapping[str, Mapping[str, Any]]
+
+
+def lives_of(lines: Iterable[Mapping[str, Any]]) -> dict[Identity, list[Span]]:
+    """Return the truth by identity, from the lines of ``GET /control/oracle/shares``."""
+    lives: dict[Identity, list[Span]] = defaultdict(list)
+    for line in lines:
+        identity = (line["parent_id"], line["user_or_group_id"], line["row_cause"])
+        lives[identity].append(Span(line["access_level"], line["from_ms"], line["to_ms"]))
+    for spans in lives.values():
+        spans.sort(key=lambda span: span.from_ms)
+    return lives
+
+
+def steps_of(spans: Sequence[Span]) -> list[Step]:
+    """Return the transitions of one share."""
+    steps: list[Step] = []
+    before: Span | None = None
+    for span in spans:
+        if before is not None and before.to_ms == span.from_ms:
+            if before.level != span.level:
+                steps[-1:] = [Step("level_changed", span.level, span.from_ms)]
+            else:
+                del steps[-1:]
+        else:
+            steps.append(Step("granted", span.level, span.from_ms))
+        if span.to_ms is not None:
+            steps.append(Step("revoked", span.level, span.to_ms))
+        before = span
+    return steps
+
+
+def level_at(spans: Sequence[Span], at_ms: int) -> str | None:
+    """Return the level of a share at a moment, None if it was not there."""
+    return next(
+        (span.level for span in spans if span.from_ms <= at_ms and (span.to_ms is None or at_ms < span.to_ms)), None
+    )
+
+
+def read_topics(records: Iterable[ReadRecord], verdict: SharingVerdict) -> Told:
+    """Return what the topics say; records of another shape than promised, and repeats, are faults."""
+    facts: dict[Identity, list[Fact]] = defaultdict(list)
+    unseen: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    access: dict[str, Mapping[str, Any]] = {}
+    ids: set[str] = set()
+    for record in records:
+        kind = kind_of(record.topic)
+        if kind not in _CHECKED:
+            continue
+        try:
+            validate_record(kind, record.key, record.value, tuple(record.headers.items()))
+        except RecordShapeError as error:
+            verdict.malformed.append(str(error))
+            continue
+        verdict.counted[f"{kind} records"] += 1
+        value = None if record.value is None else json.loads(record.value)
+        if kind == "access":
+            key = (record.key or b"").decode()
+            access.pop(key, None)
+            if value is not None:
+                access[key] = value
+        if kind in {"sharing", "sharing-rules", "feed"}:
+            if value["id"] in ids:
+                verdict.facts.append(f"told twice: {value['id']}")
+            ids.add(value["id"])
+        if kind != "sharing":
+            continue
+        when = (_ms(value["not_before"]), _ms(value["not_after"]) or 0)
+        if value["kind"] == "unseen":
+            unseen[value["record_id"]].append((when[0] or 0, when[1]))
+            continue
+        identity = (value["record_id"], value["user_or_group_id"], value["row_cause"] or "")
+        facts[identity].append(Fact(value["id"], value["kind"], value["access_level"], *when, value["cause"]))
+        verdict.counted[f"{value['kind']} ({value['cause']})"] += 1
+    return Told(facts, unseen, access)
+
+
+def judge_facts(
+    lives: Mapping[Identity, Sequence[Span]],
+    told: Told,
+    verdict: SharingVerdict,
+    *,
+    patience: Patience,
+    begun_ms: int,
+) -> None:
+    """Match every fact with a transition of the truth, and every transition with a fact.
+
+    Args:
+        lives: the truth.
+        told: what the topics say.
+        verdict: takes what was found.
+        patience: what no reading can see.
+        begun_ms: when the service first looked, epoch milliseconds of the org's time: what ended before is not told.
+    """
+    for identity in lives.keys() | told.facts.keys():
+        spans = [span for span in lives.get(identity, ()) if span.to_ms is None or span.to_ms > begun_ms]
+        steps = steps_of(spans)
+        verdict.counted["true steps"] += len(steps)
+        _match(identity, steps, list(told.facts.get(identity, ())), told, verdict, patience)
+
+
+def _match(
+    identity: Identity,
+    steps: list[Step],
+    facts: list[Fact],
+    told: Told,
+    verdict: SharingVerdict,
+    patience: Patience,
+) -> None:
+    place = 0
+    for fact in facts:
+        fitting = [number for number in range(place, len(steps)) if _fits(fact, steps[number])]
+        if not fitting:
+            verdict.facts.append(f"{identity}: {fact} tells what never happened; left: {steps[place : place + 6]}")
+            return
+        first = fact.from_ms is None
+        number = fitting[-1] if first else fitting[0]
+        if not first:
+            _excuse(identity, steps[place:number], told, verdict, patience)
+        verdict.counted["facts that are true"] += 1
+        place = number + 1
+    _excuse(identity, steps[place:], told, verdict, patience)
+
+
+def _fits(fact: Fact, step: Step) -> bool:
+    if fact.from_ms is None:
+        return step.kind != "revoked" and step.level == fact.level and step.at_ms <= fact.to_ms
+    return step.kind == fact.kind and step.level == fact.level and fact.from_ms <= step.at_ms <= fact.to_ms
+
+
+def _excuse(
+    identity: Identity, skipped: Sequence[Step], told: Told, verdict: SharingVerdict, patience: Patience
+) -> None:
+    """Look at transitions that no fact tells: they must cancel out, and have been too short to be seen."""
+    if not skipped:
+        return
+    if len(skipped) % 2:
+        verdict.facts.append(f"{identity}: never told: {skipped[:6]}")
+        return
+    unseen = told.unseen.get(identity[0], ())
+    for first, second in zip(skipped[::2], skipped[1::2], strict=True):
+        owned_up = any(start <= first.at_ms and second.at_ms <= end for start, end in unseen)
+        limit_ms = patience.come_and_gone_ms if first.kind == "granted" else patience.away_ms
+        if owned_up:
+            verdict.counted["flickers inside unseen spans"] += 1
+        elif second.at_ms - first.at_ms <= limit_ms:
+            verdict.counted["flickers between two readings"] += 1
+        else:
+            verdict.facts.append(f"{identity}: never told: {first} and {second}")
+
+
+def judge_final(
+    lives: Mapping[Identity, Sequence[Span]], told: Told, verdict: SharingVerdict, *, begun_ms: int
+) -> None:
+    """Compare what ``sharing`` replayed and ``access`` say of now with the rows there are."""
+    true = {identity: spans[-1].level for identity, spans in lives.items() if spans and spans[-1].to_ms is None}
+    replayed: dict[Identity, str | None] = {}
+    for identity, facts in told.facts.items():
+        if facts[-1].kind != "revoked":
+            replayed[identity] = facts[-1].level
+    verdict.counted["rows now"] += len(true)
+    for identity in true.keys() | replayed.keys():
+        if true.get(identity) != replayed.get(identity):
+            verdict.final.append(f"{identity}: rows say {true.get(identity)}, sharing {replayed.get(identity)}")
+    now = {
+        (record_id, share["user_or_group_id"], share["row_cause"] or ""): share["access_level"]
+        for record_id, value in told.access.items()
+        for share in value["shares"]
+    }
+    for identity in true.keys() | now.keys():
+        if true.get(identity) != now.get(identity):
+            verdict.final.append(f"{identity}: rows say {true.get(identity)}, access {now.get(identity)}")
+    del begun_ms
+
+
+def _ms(text: str | None) -> int | None:
+    return None if text is None else round(datetime.fromisoformat(text).timestamp() * 1000)
