@@ -79,7 +79,7 @@ class SharingOracle:
                     "access_level": row.level,
                     "modified_ms": row.stamp_ms,
                     "modified_by": row.by,
-                    "visible_ms": row.visible_ms,
+                    "hidden_until_ms": row.hidden_until_ms,
                 }
 
     def _feed(self, request: web.Request) -> Iterable[dict[str, Any]]:

@@ -103,11 +103,11 @@ class OrgModel:
 
     def _hide(self, entity: str, fields: Iterable[str]) -> None:
         hidden = frozenset(fields)
-        if entity in COMPANIONS:
-            self._store.invisible[entity] = hidden
-            return
-        self._store.table(entity)
-        unknown = sorted(hidden - self._store.schemas[entity].index.keys())
+        known = COMPANIONS.get(entity)
+        if known is None:
+            self._store.table(entity)
+            known = frozenset(self._store.schemas[entity].index)
+        unknown = sorted(hidden - known)
         if unknown:
             raise EmulatorError(f"{entity} has no field {unknown[0]}", "Hide fields of its schema")
         self._store.invisible[entity] = hidden
@@ -265,6 +265,10 @@ class OrgModel:
         SystemModstamp moves with about half of them only. Recalculations of sharing go on as far as they should.
         """
         self.sharing.settle(now_ms)
+        if self._after.is_due(now_ms):
+            self._compute(now_ms)
+
+    def _compute(self, now_ms: int) -> None:
         for record_id, row, values, stamped in self._after.due(now_ms):
             changes = [
                 TrueChange(SESSION, record_id, "update", name, row.values.get(name), value)
@@ -309,7 +313,7 @@ class OrgModel:
         """
         user = user or self.default_user
         if self._after.is_due(now_ms):
-            self.settle(now_ms)
+            self._compute(now_ms)
         moment_ms = now_ms if moment_ms is None else moment_ms
         self.sharing.settle(moment_ms)
         commit_ms = now_ms // 1000 * 1000

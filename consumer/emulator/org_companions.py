@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from consumer.emulator.org_feed import FEED, Feed
@@ -14,8 +14,41 @@ from consumer.emulator.org_sharing import RULES, SHARE, Sharing
 _KEEPS: Final = frozenset({"create", "update"})
 """Operations that leave a record where it is."""
 
-COMPANIONS: Final = frozenset({SHARE, RULES, FEED})
-"""Objects beside those with change events whose fields can be hidden."""
+COMPANIONS: Final[Mapping[str, frozenset[str]]] = {
+    SHARE: frozenset({"UserOrGroupId", "AccessLevel", "RowCause", "LastModifiedDate", "LastModifiedById"}),
+    RULES: frozenset(
+        {
+            "Name",
+            "DeveloperName",
+            "Description",
+            "AccessLevel",
+            "GroupId",
+            "UserOrGroupId",
+            "CreatedById",
+            "CreatedDate",
+            "LastModifiedById",
+            "LastModifiedDate",
+        }
+    ),
+    FEED: frozenset(
+        {
+            "Type",
+            "CreatedById",
+            "CreatedDate",
+            "LastModifiedDate",
+            "CommentCount",
+            "LikeCount",
+            "Title",
+            "Body",
+            "LinkUrl",
+            "IsRichText",
+            "RelatedRecordId",
+            "InsertedById",
+            "BestCommentId",
+        }
+    ),
+}
+"""Objects beside those with change events whose fields can be hidden, and which of them."""
 
 
 class Companions:

@@ -18,10 +18,11 @@ MANUAL: Final = "Manual"
 
 _FIRST: Final = 41_000_000
 _COMPACT_AFTER: Final = 2_000
+_STILL: Final = 1 << 62
 
 
 class ShareRow:
-    """One row of MessagingSessionShare; never changed but for ``gone``.
+    """One row of MessagingSessionShare; never changed but for its end.
 
     Attributes:
         share_id: 18 characters; ids grow with time.
@@ -31,11 +32,12 @@ class ShareRow:
         level: AccessLevel, ``Read``, ``Edit`` or ``All``.
         stamp_ms: LastModifiedDate, epoch milliseconds in whole seconds.
         by: LastModifiedById.
-        visible_ms: when a query finds it first, the org's time, epoch milliseconds.
-        gone: whether it has been removed, or replaced by a newer state of itself.
+        hidden_until_ms: when a query finds it first, the org's time, epoch milliseconds; 0 for at once.
+        gone_at: number of the change that removed it, or put a newer state of itself in its place. A query that has
+            begun before goes on to find it.
     """
 
-    __slots__ = ("by", "cause", "gone", "grantee", "level", "parent_id", "share_id", "stamp_ms", "visible_ms")
+    __slots__ = ("by", "cause", "gone_at", "grantee", "hidden_until_ms", "level", "parent_id", "share_id", "stamp_ms")
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class ShareRow:
         level: str,
         stamp_ms: int,
         by: str,
-        visible_ms: int,
+        hidden_until_ms: int = 0,
     ) -> None:
         self.share_id = share_id
         self.parent_id = parent_id
@@ -55,8 +57,13 @@ class ShareRow:
         self.level = level
         self.stamp_ms = stamp_ms
         self.by = by
-        self.visible_ms = visible_ms
-        self.gone = False
+        self.hidden_until_ms = hidden_until_ms
+        self.gone_at = _STILL
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is there no more, or not as this."""
+        return self.gone_at != _STILL
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -69,10 +76,12 @@ class ShareRows:
 
     Attributes:
         count: how many there are.
+        changes: how many rows were removed or replaced so far.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.changes = 0
         self._made = _FIRST
         self._by_parent: dict[str, list[ShareRow]] = {}
         self._parents: list[str] = []
@@ -110,7 +119,9 @@ class ShareRows:
         """
         self._made += 1
         share_id = numbered_id(PREFIXES["MessagingSessionShare"], self._made)
-        row = ShareRow(share_id, parent_id, grantee, cause, level, now_ms // 1000 * 1000, by, now_ms + late_ms)
+        row = ShareRow(
+            share_id, parent_id, grantee, cause, level, now_ms // 1000 * 1000, by, late_ms and now_ms + late_ms
+        )
         rows = self._by_parent.get(parent_id)
         if rows is None:
             self._by_parent[parent_id] = [row]
@@ -126,11 +137,10 @@ class ShareRows:
 
     def change(self, row: ShareRow, level: str, now_ms: int, by: str) -> ShareRow:
         """Give a row another level, and a new time of change; it keeps its Id."""
-        visible_ms = max(row.visible_ms, now_ms)
         changed = ShareRow(
-            row.share_id, row.parent_id, row.grantee, row.cause, level, now_ms // 1000 * 1000, by, visible_ms
+            row.share_id, row.parent_id, row.grantee, row.cause, level, now_ms // 1000 * 1000, by, row.hidden_until_ms
         )
-        row.gone = True
+        self._end(row)
         rows = self._by_parent[row.parent_id]
         rows[rows.index(row)] = changed
         self._ids[bisect_left(self._ids, row.share_id, key=_id)] = changed
@@ -140,7 +150,7 @@ class ShareRows:
 
     def remove(self, row: ShareRow) -> None:
         """Remove a row for good."""
-        row.gone = True
+        self._end(row)
         rows = self._by_parent[row.parent_id]
         rows.remove(row)
         if row.cause == MANUAL:
@@ -151,6 +161,10 @@ class ShareRows:
             del self._by_parent[row.parent_id]
         self.count -= 1
         self._compact()
+
+    def _end(self, row: ShareRow) -> None:
+        self.changes += 1
+        row.gone_at = self.changes
 
     def _remember(self, parent_id: str) -> None:
         parents = self._parents

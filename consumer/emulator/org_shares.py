@@ -127,7 +127,7 @@ class Shares:
 
     def _is_hidden(self, share_id: str, now_ms: int) -> bool:
         rows = self.rows.by_id(share_id, share_id)
-        return bool(rows) and not rows[0].gone and rows[0].visible_ms > now_ms
+        return bool(rows) and not rows[0].gone and rows[0].hidden_until_ms > now_ms
 
     def begin(self, now_ms: int) -> None:
         """Keep share rows from now on; records that are there get those of owner and rules."""
@@ -219,7 +219,7 @@ class Shares:
                 self._remove(row, now_ms)
             elif level != row.level:
                 self._level(row, level, now_ms, user, anew=anew)
-            elif anew and row.visible_ms <= now_ms:
+            elif anew and row.hidden_until_ms <= now_ms:
                 self._renew(row, now_ms, user, gap=gap_s > 0)
                 if gap_s > 0:
                     away.add(grantee)
@@ -259,9 +259,9 @@ class Shares:
             late_ms = self._random.randint(*_LATE_MS)
         row = self.rows.add(record_id, grantee, cause, level, now_ms, user, late_ms)
         if late_ms:
-            heapq.heappush(self._late, (row.visible_ms, row.share_id))
+            heapq.heappush(self._late, (row.hidden_until_ms, row.share_id))
         if self.truth is not None:
-            self.truth.granted(row.key, level, row.visible_ms)
+            self.truth.granted(row.key, level, now_ms + late_ms)
 
     def _remove(self, row: ShareRow, now_ms: int) -> None:
         self.rows.remove(row)

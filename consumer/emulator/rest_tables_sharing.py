@@ -51,7 +51,7 @@ SHARE_COLUMNS: Final = (
         refers_to=("User",),
         relationship="LastModifiedBy",
     ),
-    Column("IsDeleted", "boolean", "gone", nillable=False),
+    Column("IsDeleted", "boolean", "gone_at", nillable=False, read=lambda _: False),
 )
 
 
@@ -165,14 +165,14 @@ class ShareTable(Table):
         return self._sharing.rows.count - self._sharing.hidden_rows(now_ms)
 
     def taker(self, sources: Sequence[str], now_ms: int, *, deleted: bool) -> Callable[[ShareRow], Taken | None]:
-        """See the base: rows are not to be seen before their time, nor once they are removed."""
+        """See the base: rows are not to be seen before their time, nor if they were removed when the query began."""
         del deleted
-        # A single name would not make a tuple.
-        read = attrgetter(*sources, "gone", "visible_ms")
+        begun = self._sharing.rows.changes
+        read = attrgetter(*sources, "gone_at", "hidden_until_ms")
 
         def take(row: ShareRow) -> Taken | None:
             taken: Taken = read(row)
-            return None if taken[-2] or taken[-1] > now_ms else taken
+            return None if taken[-2] <= begun or taken[-1] > now_ms else taken
 
         return take
 
