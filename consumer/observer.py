@@ -18,6 +18,7 @@ from consumer.position import Position
 from consumer.reactions import Reaction, advice_for
 from consumer.telemetry import SubscriptionMetrics
 from consumer.tracking.arrivals import Arrival
+from consumer.tracking.sharing import SWEPT
 
 _SUMMARY_EVERY_MS = 30_000
 
@@ -43,6 +44,7 @@ class SubscriptionObserver:
         self._processed = self._committed = 0
         self._uncommitted: deque[tuple[int, ReceivedEvent | None, Outcome]] = deque()
         self._scan_told_ms = 0
+        self._sweep_told_ms = 0
         self._position: Position | None = None
         self._last: tuple[int, int] | None = None
         self._connected = False
@@ -164,6 +166,21 @@ class SubscriptionObserver:
         self._health.scans.pop(job, None)
         self._log.info("scan.complete", job=job, entity=entity, rows=rows, seconds=round(seconds, 1))
 
+    def sweeping(self, entity: str, rows: int, total: int | None, more: int) -> None:
+        """A sweep of share rows got on by so many rows."""
+        self._metrics.share_rows_read(more)
+        self._health.sweeps[entity] = {"rows": rows, "total": total}
+        now_ms = self._now_ms()
+        if now_ms - self._sweep_told_ms >= _SUMMARY_EVERY_MS:
+            self._sweep_told_ms = now_ms
+            self._log.info("sweep.progress", entity=entity, rows=rows, total=total)
+
+    def swept(self, entity: str, rows: int, begun_ms: int, ended_ms: int) -> None:
+        """A sweep of share rows is complete."""
+        self._health.sweeps.pop(entity, None)
+        self._metrics.swept(entity, begun_ms)
+        self._log.info("sweep.complete", entity=entity, rows=rows, seconds=round((ended_ms - begun_ms) / 1000, 1))
+
     def not_available(self, what: str, entity: str, error: ServiceError) -> None:
         """Something can't be read in this org; reported once, lived with."""
         text = f"{what} of {entity}: {error.message}"
@@ -179,6 +196,9 @@ class SubscriptionObserver:
         """Kafka was asked where the subscription stands."""
         self._windows = set(restored.windows)
         self._metrics.loss_windows(len(self._windows))
+        for name, state in restored.progress.items():
+            if name.startswith(SWEPT):
+                self._metrics.swept(name.removeprefix(SWEPT), int(state["begun_ms"]))
         health = self._health
         health.open_windows = len(self._windows)
         health.last_event_ms = restored.last_event_ms
@@ -202,6 +222,7 @@ class SubscriptionObserver:
         self._metrics.paused(paused=False)
         self._metrics.buffered(lambda: pipeline.buffer.events)
         self._health.scans.clear()
+        self._health.sweeps.clear()
         self._health.become(Role.STARTING)
 
     def failed(self, error: ServiceError, reaction: Reaction, delay_s: float) -> None:

@@ -16,6 +16,7 @@ import structlog
 from consumer import __version__, clock
 from consumer.assembly import Assembly, TrackingTimes, field_policy
 from consumer.backoff import Backoff
+from consumer.companions import CompanionTimes
 from consumer.connections import Salesforce, open_salesforce
 from consumer.control import Commands
 from consumer.delivery.names import Topics
@@ -35,13 +36,13 @@ from consumer.pipeline_parts import Clocks, Limits
 from consumer.salesforce.schemas import SchemaCache
 from consumer.salesforce.stream import PubSubStream, Timing
 from consumer.salesforce.topics import get_topic
-from consumer.settings import Settings
+from consumer.settings import FeedSettings, Settings, SharingSettings
 from consumer.store.file import Owner, store_directory
 from consumer.store.sqlite import SqliteStore
 from consumer.subscription import Choices, Parts, Subscription
 from consumer.tasks import cancel, task_group
 from consumer.telemetry import Metrics
-from consumer.upkeep.context import Pace
+from consumer.upkeep.context import FeedPace, Pace, SharingPace
 
 _log = structlog.get_logger(__name__)
 
@@ -122,7 +123,11 @@ class Service:
         ):
             self._metrics.api_usage(lambda: org.governor.usage)
             session = await org.tokens.get()
-            found = await ensure_topics(self._cluster, planned_specs(self._topics, self._settings.kafka))
+            settings = self._settings
+            specs = planned_specs(
+                self._topics, settings.kafka, shared=settings.sharing.wanted, fed=settings.feed.wanted
+            )
+            found = await ensure_topics(self._cluster, specs)
             partitions = found[self._topics.positions].partitions
             with ExitStack() as stores:
                 channels = [
@@ -172,6 +177,7 @@ class Service:
             history.overlap,
             tracking.refresh_after,
             snapshots=settings.pubsub.start == "snapshot",
+            companions=_companion_times(settings),
         )
 
         async def current_schema() -> tuple[str, str] | None:
@@ -291,7 +297,31 @@ def _pace(settings: Settings) -> Pace:
         chunk_rows=tracking.chunk_rows,
         bulk_above=tracking.bulk_above,
         delete_grace=settings.state.delete_grace,
+        sharing=_sharing_pace(settings.sharing) if settings.sharing.enabled else None,
+        feed=_feed_pace(settings.feed) if settings.feed.enabled else None,
     )
+
+
+def _sharing_pace(sharing: SharingSettings) -> SharingPace:
+    return SharingPace(
+        objects=sharing.objects,
+        poll=sharing.poll,
+        overlap=sharing.overlap,
+        settle=sharing.settle,
+        sweep=sharing.sweep,
+        api_calls_per_day=sharing.api_calls_per_day,
+    )
+
+
+def _feed_pace(feed: FeedSettings) -> FeedPace:
+    return FeedPace(
+        objects=feed.objects, poll=feed.poll, overlap=feed.overlap, settle=feed.settle, backfill=feed.backfill
+    )
+
+
+def _companion_times(settings: Settings) -> CompanionTimes:
+    sharing = settings.sharing
+    return CompanionTimes(frozenset(sharing.wanted), sharing.settle, sharing.overlap, settings.feed.overlap)
 
 
 async def _end(channel: _Channel) -> None:

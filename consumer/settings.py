@@ -60,6 +60,12 @@ def _cdc_topic(value: str) -> str:
     return value
 
 
+def _api_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,79}", value):
+        raise ValueError(f"{value!r} is not an object's API name; write MessagingSession or Widget__c")
+    return value
+
+
 DurationMs = Annotated[int, BeforeValidator(_duration_ms), Field(ge=0)]
 """Milliseconds; text with a unit in the file."""
 
@@ -69,6 +75,7 @@ SizeBytes = Annotated[int, BeforeValidator(_size_bytes), Field(ge=1)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 HostPort = Annotated[str, AfterValidator(_host_port)]
 CdcTopic = Annotated[str, AfterValidator(_cdc_topic)]
+ApiName = Annotated[str, AfterValidator(_api_name)]
 
 
 class Group(BaseModel):
@@ -136,9 +143,8 @@ class RetentionSettings(Group):
     changes: DurationMs = 30 * 86_400_000
     history: DurationMs = 400 * 86_400_000
     sharing: DurationMs = 400 * 86_400_000
-    """Of topics that are not written yet."""
+    """Of the topics ``sharing`` and ``sharing-rules``."""
     feed: DurationMs = 30 * 86_400_000
-    """Of topics that are not written yet."""
     coverage: DurationMs = 400 * 86_400_000
     quarantine: DurationMs = 14 * 86_400_000
 
@@ -256,6 +262,52 @@ class HistorySettings(Group):
     """How far back history is read at a first start; 0 for not at all."""
 
 
+class SharingSettings(Group):
+    """Who can see a record: share rows and owner sharing rules, which have no events and are polled."""
+
+    enabled: bool = True
+    """Whether sharing is read at all."""
+    objects: tuple[ApiName, ...] = ("MessagingSession",)
+    """Objects whose sharing is read, as far as a channel carries them."""
+    poll: DurationMs = 5 * 60_000
+    """How often new and changed share rows, and the rules, are asked for."""
+    overlap: DurationMs = 5 * 60_000
+    """How far each question reaches back, for rows that were committed late with an older stamp."""
+    settle: DurationMs = 30_000
+    """The newest rows left out; and how long after a row was missed a second read decides that it is gone."""
+    sweep: DurationMs = Field(default=86_400_000, gt=0)
+    """How often all share rows are read, which is what finds revocations."""
+    api_calls_per_day: int = Field(default=5_000, ge=1)
+    """Most API calls a day for shares, rules and feeds; sweeps are the first to be stretched for it."""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The objects, none if it is not enabled."""
+        return self.objects if self.enabled else ()
+
+
+class FeedSettings(Group):
+    """Feed items, which have no events and are polled."""
+
+    enabled: bool = True
+    """Whether feeds are read at all."""
+    objects: tuple[ApiName, ...] = ("MessagingSession",)
+    """Objects whose feed is read, as far as a channel carries them."""
+    poll: DurationMs = 5 * 60_000
+    """How often new and changed items are asked for."""
+    overlap: DurationMs = 5 * 60_000
+    """How far each question reaches back, for items that were committed late with an older stamp."""
+    settle: DurationMs = 30_000
+    """The newest items left out, because their second may still be filling."""
+    backfill: DurationMs = 30 * 86_400_000
+    """How far back items are read at a first start; 0 for not at all."""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The objects, none if it is not enabled."""
+        return self.objects if self.enabled else ()
+
+
 class ServiceSettings(Group):
     """The process itself."""
 
@@ -282,4 +334,6 @@ class Settings(Group):
     state: StateSettings = StateSettings()
     tracking: TrackingSettings = TrackingSettings()
     history: HistorySettings = HistorySettings()
+    sharing: SharingSettings = SharingSettings()
+    feed: FeedSettings = FeedSettings()
     service: ServiceSettings = ServiceSettings()

@@ -184,6 +184,10 @@ class Metrics:
             "last_message_age_seconds", "Seconds since anything, keep-alives included, came from Salesforce."
         )
         self.scan_rows = self._counter("scan_rows", "Rows read by snapshots and resyncs.")
+        self.share_rows = self._counter("share_rows", "Share rows read by sweeps.")
+        self.sweep_age_seconds = self._gauge(
+            "sweep_age_seconds", "Seconds since the last complete sweep of share rows began, by object.", "entity"
+        )
         self.api_failures = self._counter("api_failures", "Failed reads of the org, by error class.", "reason")
         self.api_calls_used = Gauge(
             "session_consumer_api_calls_used", "Daily API calls of the org used, by anyone.", registry=self.registry
@@ -313,6 +317,16 @@ class SubscriptionMetrics:
     def scanned(self, rows: int) -> None:
         """A snapshot or resync read so many more rows."""
         self._metrics.scan_rows.labels(self._channel).inc(rows)
+
+    def share_rows_read(self, rows: int) -> None:
+        """A sweep read so many more share rows."""
+        self._metrics.share_rows.labels(self._channel).inc(rows)
+
+    def swept(self, entity: str, begun_ms: int) -> None:
+        """A sweep of an object's share rows that began then is complete; epoch milliseconds."""
+        now_ms = self._metrics.now_ms
+        gauge = self._metrics.sweep_age_seconds.labels(self._channel, entity)
+        gauge.set_function(lambda: (now_ms() - begun_ms) / 1000)
 
     def api_failed(self, reason: str) -> None:
         """A read of the org failed; ``reason`` is an error class."""

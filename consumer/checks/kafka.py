@@ -32,7 +32,7 @@ async def check_kafka(settings: Settings, org_id: str | None, now_ms: Callable[[
 
 
 async def _topics(settings: Settings, cluster: Cluster, topics: Topics) -> Finding:
-    specs = planned_specs(topics, settings.kafka)
+    specs = planned_specs(topics, settings.kafka, shared=settings.sharing.wanted, fed=settings.feed.wanted)
     try:
         found = await describe_topics(cluster, [spec.name for spec in specs])
     except ServiceError as error:

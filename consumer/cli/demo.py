@@ -136,7 +136,9 @@ def _settings(org: EmulatedOrg, bootstrap: str, prefix: str, state: Path) -> Set
 async def _watch(settings: Settings, cluster: Cluster, stop: asyncio.Event, seconds: float | None, show: _Show) -> None:
     """Show committed records until stopped, or until the time is over."""
     topics = Topics(settings.kafka.topic_prefix, settings.pubsub.topics)
-    await ensure_topics(cluster, planned_specs(topics, settings.kafka))
+    await ensure_topics(
+        cluster, planned_specs(topics, settings.kafka, shared=settings.sharing.wanted, fed=settings.feed.wanted)
+    )
     of_session = [topics.of(_ENTITY, kind) for kind in ("changes", "history", "state")]
     public = [*of_session, topics.coverage, topics.quarantine]
     async with running(Service(settings, cluster=cluster)), tail(cluster, public) as records, task_group() as group:

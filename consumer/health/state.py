@@ -50,6 +50,7 @@ class SubscriptionHealth:
         open_windows: loss windows that are open.
         quarantined: events put into quarantine since the start.
         scans: snapshots and resyncs under way: job id to rows read, rows expected (None while unknown) and object.
+        sweeps: sweeps of share rows under way: object to rows read and rows expected (None while unknown).
         unavailable: what can't be read in this org, each said once.
     """
 
@@ -68,6 +69,7 @@ class SubscriptionHealth:
     open_windows: int = 0
     quarantined: int = 0
     scans: dict[str, dict[str, object]] = field(default_factory=dict)
+    sweeps: dict[str, dict[str, object]] = field(default_factory=dict)
     unavailable: list[str] = field(default_factory=list)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,6 +38,7 @@ _COMPACT_CONFIGS = {
     "min.cleanable.dirty.ratio": "0.1",
     "delete.retention.ms": str(TOMBSTONE_MS),
 }
+_SHARING_KINDS = ("sharing", "access", "sharing-rules")
 _COMPACT_KINDS = frozenset({"access", "state", "positions", "ledger", "control"})
 
 
@@ -106,13 +107,24 @@ def spec_of(name: str, settings: KafkaSettings) -> TopicSpec:
     return TopicSpec(name, "delete", by_kind.get(kind, retention.changes))
 
 
-def planned_specs(topics: Topics, settings: KafkaSettings) -> list[TopicSpec]:
-    """Return the topics known from the configuration; those of a channel's further objects come as they appear."""
+def planned_specs(
+    topics: Topics, settings: KafkaSettings, *, shared: Collection[str] = (), fed: Collection[str] = ()
+) -> list[TopicSpec]:
+    """Return the topics known from the configuration; those of a channel's further objects come as they appear.
+
+    Args:
+        topics: the deployment's topic names.
+        settings: what topics are made with.
+        shared: API names of objects whose sharing is read.
+        fed: API names of objects whose feed is read.
+    """
     names = [topics.positions, topics.ledger, topics.control, topics.coverage, topics.quarantine]
     for channel in topics.channels:
         entity = topics.entity_of_channel(channel)
         if entity is not None:
             names += [topics.changes(entity), topics.of(entity, "history"), topics.of(entity, "state")]
+        names += [topics.of(each, kind) for each in shared if entity in {None, each} for kind in _SHARING_KINDS]
+        names += [topics.of(each, "feed") for each in fed if entity in {None, each}]
     return [spec_of(name, settings) for name in dict.fromkeys(names)]
 
 

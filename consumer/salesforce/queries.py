@@ -56,6 +56,11 @@ def quoted_id(text: str) -> str:
     return f"'{text}'"
 
 
+def is_id(text: str) -> bool:
+    """Return whether this has the form of a record id."""
+    return _ID.fullmatch(text) is not None
+
+
 def moment(epoch_ms: int) -> str:
     """Return a dateTime literal of a whole second; unquoted, with ``Z``, because a ``+`` would become a space."""
     return str(date_time(epoch_ms // 1000 * 1000)).replace(".000Z", "Z")

@@ -15,13 +15,17 @@ from consumer.changes.row_values import epoch_ms, history_value
 from consumer.changes.rows import FieldInfo, RowPlan
 from consumer.errors import QueryRefusedError, SalesforceUnavailableError
 from consumer.events import Json
-from consumer.ports import DeletedIds, HistoryPage, RowsPage
+from consumer.ports import Companion, DeletedIds, FeedPage, HistoryPage, OrgDefault, RowsPage, RulesPage, SharesPage
 from consumer.salesforce import queries
 from consumer.salesforce.bulk import BulkJobs
+from consumer.salesforce.companions import CompanionQueries, companion_of
 from consumer.salesforce.deletions import deleted_ids
 from consumer.salesforce.describes import Describes
+from consumer.salesforce.feed import FeedReads
 from consumer.salesforce.rest import DATE_MARGIN_MS, RestClient
+from consumer.salesforce.sharing import SharingReads
 from consumer.salesforce.soql import Found, Soql
+from consumer.tracking.access import Grantee
 from consumer.tracking.history_fields import event_field
 from consumer.tracking.values import EntityFacts, HistoryRow, Row
 
@@ -49,6 +53,9 @@ class SalesforceRecords:
         self._jobs = jobs
         self._soql = Soql(rest)
         self._describes = Describes(rest)
+        self._companions = CompanionQueries(rest, self._describes)
+        self._sharing = SharingReads(self._companions, policy)
+        self._feed = FeedReads(self._companions, self._describes, policy)
 
     @property
     def pace_factor(self) -> float:
@@ -146,6 +153,66 @@ class SalesforceRecords:
                 session, kind, value = (record.get(name) for name in fields)
                 metrics.setdefault(to_18(str(session)), {})[str(kind)] = value
         return {key: self._policy.apply_values(_SESSION, values) for key, values in metrics.items()}, answered_ms
+
+    # Companions
+
+    @property
+    def sharing_calls(self) -> int:
+        """How many REST calls were made so far for shares, rules, grantees and feeds."""
+        return self._companions.calls
+
+    async def hidden_columns(self, entity: str, what: Companion) -> tuple[str, ...]:
+        """Return which columns of a companion object this user may not read."""
+        hidden = await self._companions.hidden(entity, what)
+        return (*hidden, *self._feed.hidden(entity)) if what == "feed" else hidden
+
+    async def shares_of(self, entity: str, record_ids: Sequence[str], *, repair: bool) -> SharesPage:
+        """Read all share rows of records."""
+        return await self._sharing.of_records(entity, record_ids, repair=repair)
+
+    async def shares_modified(
+        self, entity: str, from_ms: int, to_ms: int, cursor: str | None, *, limit: int = 2000
+    ) -> SharesPage:
+        """Read share rows with from <= LastModifiedDate < to, ordered by (LastModifiedDate, Id)."""
+        return await self._sharing.modified(entity, from_ms, to_ms, cursor, limit)
+
+    async def shares_scan(self, entity: str, cursor: str | None, *, limit: int = 2000) -> SharesPage:
+        """Read the next chunk of all share rows, ordered by (ParentId, Id)."""
+        return await self._sharing.scan(entity, cursor, limit)
+
+    async def count_shares(self, entity: str) -> int:
+        """Return how many share rows an object has."""
+        return await self._sharing.count(entity)
+
+    async def sharing_rules(self, entity: str) -> RulesPage:
+        """Read all owner sharing rules of an object."""
+        return await self._sharing.rules(entity)
+
+    async def deleted_rules(self, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
+        """Return which owner sharing rules were deleted in a span."""
+        self._companions.calls += 1
+        return await deleted_ids(self._rest, companion_of(entity, "rules"), from_ms, to_ms)
+
+    async def grantees(self, ids: Sequence[str]) -> Mapping[str, Grantee]:
+        """Resolve users and groups; ids that are unknown or not to be seen are left out."""
+        return await self._sharing.grantees(ids)
+
+    async def org_default(self, entity: str) -> OrgDefault:
+        """Return the object's org-wide default access."""
+        return await self._sharing.org_default(entity)
+
+    async def feed(self, entity: str, from_ms: int, to_ms: int, cursor: str | None, *, limit: int = 2000) -> FeedPage:
+        """Read feed items with from <= SystemModstamp < to, removed ones included."""
+        return await self._feed.window(entity, from_ms, to_ms, cursor, limit)
+
+    async def deleted_feed_items(self, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
+        """Return which feed items were deleted in a span."""
+        self._companions.calls += 1
+        return await deleted_ids(self._rest, companion_of(entity, "feed"), from_ms, to_ms)
+
+    async def feed_items(self, entity: str, item_ids: Sequence[str]) -> FeedPage:
+        """Read feed items by id, removed ones included."""
+        return await self._feed.by_id(entity, item_ids)
 
     async def bulk_start(self, plan: RowPlan, *, where: str = "", repair: bool = True) -> str:
         """Create a Bulk API 2.0 queryAll job and return its id; a job is few calls, so it may use the reserve."""

@@ -13,6 +13,7 @@ BATCH_ROWS = range(200, 2001)
 """What ``batchSize`` may ask for; answers may be shorter all the same (REST API guide, "Query Options Header")."""
 
 _MOST_ANSWERS = 10_000
+_OWN_PATH = "/services/data/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,14 @@ class Found:
         total: ``totalSize``.
         answered_ms: the last answer's ``Date`` + 1 s. The rows of earlier answers were read before that, which errs
             towards "this event may be in the row already".
+        answers: how many answers, and so calls, it took.
     """
 
     records: list[Mapping[str, Json]]
     complete: bool
     total: int
     answered_ms: int
+    answers: int = 1
 
 
 class Soql:
@@ -55,16 +58,29 @@ class Soql:
         options = {"Sforce-Query-Options": f"batchSize={min(max(rows, BATCH_ROWS.start), BATCH_ROWS.stop - 1)}"}
         path = "/queryAll" if deleted else "/query"
         answer = await self._rest.json(Call("GET", f"{path}/", {"q": query}, headers=options, repair=repair))
+        return await self._to_the_end(answer, options, repair=repair)
+
+    async def following(self, path: str) -> Found:
+        """Read on at a ``nextRecordsUrl`` that stands inside of a row.
+
+        Raises:
+            SalesforceUnavailableError: it leads elsewhere.
+        """
+        if not path.startswith(_OWN_PATH):
+            raise _no_page()
+        return await self._to_the_end(await self._rest.json(Call("GET", path)), {}, repair=False)
+
+    async def _to_the_end(self, answer: Answer[Json], options: Mapping[str, str], *, repair: bool) -> Found:
         records, following, total = _page(answer)
-        for _ in range(_MOST_ANSWERS):
+        for answers in range(1, _MOST_ANSWERS):
             if following is None:
-                return Found(records, complete=True, total=total, answered_ms=answer.answered_ms)
+                return Found(records, complete=True, total=total, answered_ms=answer.answered_ms, answers=answers)
             try:
                 answer = await self._rest.json(Call("GET", following, headers=options, repair=repair))
             except QueryRefusedError as error:
                 if error.code != "INVALID_QUERY_LOCATOR" or not records:
                     raise
-                return Found(records, complete=False, total=total, answered_ms=answer.answered_ms)
+                return Found(records, complete=False, total=total, answered_ms=answer.answered_ms, answers=answers)
             more, following, _ = _page(answer)
             records.extend(more)
         raise _no_page()
@@ -81,7 +97,7 @@ def _page(answer: Answer[Json]) -> tuple[list[Mapping[str, Json]], str | None, i
         return records, None, total
     following = body.get("nextRecordsUrl")
     # It is added to the org's own address; anything but a path there could lead the token elsewhere.
-    if not isinstance(following, str) or not following.startswith("/services/data/"):
+    if not isinstance(following, str) or not following.startswith(_OWN_PATH):
         raise _no_page()
     return records, following, total
 

@@ -240,6 +240,42 @@ def _check_state(key: str, value: Mapping[str, Any], texts: Mapping[str, str]) -
     return [fault for fault, holds in facts.items() if not holds]
 
 
+def _check_sharing(key: str, value: Mapping[str, Any], texts: Mapping[str, str]) -> list[str]:
+    facts = {
+        "key is not record_id": key == value["record_id"],
+        "ce_id is not id": texts["ce_id"] == value["id"],
+        "ce_time is not not_after": value["not_after"] == texts["ce_time"],
+        "the interval ends before it starts": value["not_before"] is None or value["not_before"] <= value["not_after"],
+        "it was observed before it happened": value["not_before"] is None
+        or value["not_before"] <= value["observed_at"],
+    }
+    return [fault for fault, holds in facts.items() if not holds]
+
+
+def _check_access(key: str, value: Mapping[str, Any], texts: Mapping[str, str]) -> list[str]:
+    shares = value["shares"]
+    identities = {(share["user_or_group_id"], share["row_cause"]) for share in shares}
+    facts = {
+        "key is not record_id": key == value["record_id"],
+        "a share stands there twice": len(identities) == len(shares),
+        "ce_source does not name the object": texts["ce_source"].endswith(f"/{value['entity']}"),
+    }
+    return [fault for fault, holds in facts.items() if not holds]
+
+
+def _check_rule(key: str, value: Mapping[str, Any], texts: Mapping[str, str]) -> list[str]:
+    facts = {"key is not rule_id": key == value["rule_id"], "ce_id is not id": texts["ce_id"] == value["id"]}
+    return [fault for fault, holds in facts.items() if not holds]
+
+
+def _check_feed(key: str, value: Mapping[str, Any], texts: Mapping[str, str]) -> list[str]:
+    facts = {
+        "key is neither record_id nor the item's": key == (value["record_id"] or value["feed_item_id"]),
+        "ce_id is not id": texts["ce_id"] == value["id"],
+    }
+    return [fault for fault, holds in facts.items() if not holds]
+
+
 _CROSS_CHECKS: Mapping[str, Callable[[str, Any, Mapping[str, str]], list[str]]] = {
     "changes": _check_change,
     "coverage": _check_coverage,
@@ -249,4 +285,8 @@ _CROSS_CHECKS: Mapping[str, Callable[[str, Any, Mapping[str, str]], list[str]]] 
     "history": _check_history,
     "state": _check_state,
     "ledger": lambda key, value, texts: [],
+    "sharing": _check_sharing,
+    "access": _check_access,
+    "sharing-rules": _check_rule,
+    "feed": _check_feed,
 }

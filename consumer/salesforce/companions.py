@@ -1,0 +1,203 @@
+"""The objects beside an object: its share rows, its owner sharing rules, its feed; and what of them can be read.
+
+Names by Object Reference: ``MessagingSessionShare``; a custom ``Widget__c`` has ``Widget__Share``. A user may not see
+every column: those that may be missing are left out of queries, and told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from consumer.errors import QueryRefusedError, SalesforceUnavailableError
+from consumer.events import Json
+from consumer.ports import Companion
+from consumer.salesforce import queries
+from consumer.salesforce.describes import Describes
+from consumer.salesforce.rest import RestClient
+from consumer.salesforce.soql import Found, Soql
+
+TRACKED: Final = "FeedTrackedChanges"
+"""Child relationship of a feed to FeedTrackedChange, which can be read through it only (Object Reference)."""
+
+_DOUBT_MS: Final = 1_000
+"""How wrong our notion of the org's time may be when a question is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What is read of a companion object.
+
+    Attributes:
+        needed: columns without which nothing can be told.
+        wanted: columns that may be missing.
+    """
+
+    needed: tuple[str, ...]
+    wanted: tuple[str, ...]
+
+
+COLUMNS: Final[Mapping[Companion, Columns]] = {
+    "shares": Columns(
+        ("Id", "ParentId", "UserOrGroupId", "AccessLevel", "RowCause"), ("LastModifiedDate", "LastModifiedById")
+    ),
+    "rules": Columns(
+        ("Id",),
+        (
+            *("Name", "DeveloperName", "Description", "AccessLevel", "GroupId", "UserOrGroupId"),
+            *("LastModifiedById", "SystemModstamp"),
+        ),
+    ),
+    "feed": Columns(
+        ("Id", "ParentId", "SystemModstamp"),
+        (
+            *("Type", "CreatedById", "CreatedDate", "IsDeleted", "LastModifiedDate", "CommentCount", "LikeCount"),
+            *("Title", "Body", "LinkUrl", "IsRichText", "RelatedRecordId", "InsertedById"),
+        ),
+    ),
+}
+
+_OPTIONAL: Final[Mapping[Companion, tuple[str, ...]]] = {
+    "shares": (),
+    "rules": (),
+    "feed": ("BestCommentId", "Visibility", "NetworkScope"),
+}
+"""Columns that only some orgs or releases have: their lack is nothing to tell."""
+
+_SUFFIX: Final[Mapping[Companion, str]] = {"shares": "Share", "rules": "OwnerSharingRule", "feed": "Feed"}
+
+
+def companion_of(entity: str, what: Companion) -> str:
+    """Return the API name of a companion object."""
+    if entity.endswith("__c"):
+        return f"{entity.removesuffix('__c')}__{_SUFFIX[what]}"
+    return entity + _SUFFIX[what]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Rows of a question, and between which times they were true.
+
+    Attributes:
+        records: as REST writes them.
+        asked_ms: nothing that was committed before it is missing, epoch milliseconds of the org's time.
+        answered_ms: the last answer's ``Date`` + 1 s.
+        complete: False when the server's cursor was gone before the end.
+    """
+
+    records: Sequence[Mapping[str, Json]]
+    asked_ms: int
+    answered_ms: int
+    complete: bool
+
+
+class CompanionQueries:
+    """Asks questions about companion objects, and counts them.
+
+    Args:
+        rest: the org's REST API.
+        describes: describes by object.
+
+    Attributes:
+        calls: REST calls made so far.
+    """
+
+    def __init__(self, rest: RestClient, describes: Describes) -> None:
+        self._rest = rest
+        self._describes = describes
+        self._soql = Soql(rest)
+        self.calls = 0
+
+    async def columns(self, entity: str, what: Companion) -> tuple[str, ...]:
+        """Return the columns of a companion that can be read.
+
+        Raises:
+            QueryRefusedError: the object, or a column that is needed, can't be read.
+        """
+        visible, wanted = await self._describes.last(companion_of(entity, what)), COLUMNS[what]
+        self._require(entity, what, visible)
+        optional = _OPTIONAL[what]
+        return tuple(each for each in (*wanted.needed, *wanted.wanted, *optional) if each in visible)
+
+    async def hidden(self, entity: str, what: Companion) -> tuple[str, ...]:
+        """Return which columns can't be read, as ``Object.Column``; describe is asked anew.
+
+        Raises:
+            QueryRefusedError: as above.
+        """
+        name = companion_of(entity, what)
+        self.calls += 1
+        visible = await self._describes.fresh(name)
+        self._require(entity, what, visible)
+        return tuple(f"{name}.{each}" for each in COLUMNS[what].wanted if each not in visible)
+
+    def _require(self, entity: str, what: Companion, visible: Mapping[str, object]) -> None:
+        missing = [each for each in COLUMNS[what].needed if each not in visible]
+        if missing:
+            raise QueryRefusedError(
+                f"{companion_of(entity, what)} can't be read without {', '.join(missing)}",
+                "Give the integration user Read on the object and these fields.",
+                code="INVALID_FIELD",
+            )
+
+    async def ask(
+        self, about: str, query: str, *, deleted: bool = False, repair: bool = False, rows: int = 2000
+    ) -> Answered:
+        """Run a query.
+
+        Args:
+            about: the object it reads, whose describe is forgotten when it is refused.
+            query: SOQL.
+            deleted: whether deleted rows come too (queryAll).
+            repair: whether the reserve of calls may be used.
+            rows: how many an answer should have.
+        """
+        asked_ms = self._rest.clock.now_ms() - _DOUBT_MS
+        try:
+            found = await self._soql.run(query, deleted=deleted, repair=repair, rows=rows)
+        except QueryRefusedError as error:
+            self.calls += 1
+            if error.code in {"INVALID_FIELD", "INVALID_TYPE"}:
+                self._describes.forget(about)
+            raise
+        self.calls += found.answers
+        return Answered(found.records, min(asked_ms, found.answered_ms - _DOUBT_MS), found.answered_ms, found.complete)
+
+    async def whole(self, about: str, query: str, *, deleted: bool = False, repair: bool = False) -> Answered:
+        """Run a query whose rows are only good together.
+
+        Raises:
+            SalesforceUnavailableError: its cursor was gone before the end.
+        """
+        answered = await self.ask(about, query, deleted=deleted, repair=repair)
+        if not answered.complete:
+            raise SalesforceUnavailableError("A query's cursor was gone before its end", "It is asked again.")
+        return answered
+
+    async def count(self, name: str) -> int:
+        """Return how many rows an object has."""
+        self.calls += 1
+        found = await self._soql.run(queries.count(name, ""), deleted=False, repair=False)
+        return found.total
+
+    async def following(self, path: str) -> Found:
+        """Read on where a child relationship's rows were cut."""
+        found = await self._soql.following(path)
+        self.calls += found.answers
+        return found
+
+
+def converted(name: str, convert: Callable[[Mapping[str, Json]], Json], record: Mapping[str, Json]) -> Json:
+    """Return what a row says.
+
+    Raises:
+        SalesforceUnavailableError: a column that every row has is missing, or not of its type.
+    """
+    try:
+        return convert(record)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise SalesforceUnavailableError(
+            f"Salesforce sent a row of {name} without its ids or times",
+            f"Check the integration user's access to {name}.",
+        ) from error
