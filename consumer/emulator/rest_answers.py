@@ -87,27 +87,24 @@ class Cursors:
 async def json_records(result: Result, rows: Sequence[Taken], version: str) -> list[dict[str, Any]]:
     """Return rows as REST writes records."""
     found = []
+    writers = [(each, "." in each.path, each.column.name, each.place, each.column.writer) for each in result.fields]
+    url = f"/services/data/{version}/sobjects/{result.table.name}/"
     for number, row in enumerate(rows, start=1):
-        found.append(_record(result, row, version))
+        attributes = {"type": result.table.name, "url": f"{url}{_id_of(result, row)}"}
+        record: dict[str, Any] = {"attributes": attributes}
+        for selected, nested, name, place, write in writers:
+            stored = row[place]
+            value = stored if stored is None or write is None else write(stored)
+            if nested:
+                _nest(record, selected, stored, value, version)
+            else:
+                record[name] = value
+        for child in result.children:
+            record[child.child.relationship] = _children(child, row[child.place], version)
+        found.append(record)
         if number % _TURN == 0:
             await asyncio.sleep(0)
     return found
-
-
-def _record(result: Result, row: Taken, version: str) -> dict[str, Any]:
-    name = result.table.name
-    record: dict[str, Any] = {"attributes": _attributes(name, _id_of(result, row), version)}
-    for selected in result.fields:
-        column = selected.column
-        stored = row[selected.place]
-        value = None if stored is None else column.json(column.read(stored))
-        if "." in selected.path:
-            _nest(record, selected, stored, value, version)
-        else:
-            record[column.name] = value
-    for child in result.children:
-        record[child.child.relationship] = _children(child, row[child.place], version)
-    return record
 
 
 def _children(selected: SelectedChild, rows: Sequence[Taken], version: str) -> dict[str, Any] | None:

@@ -60,6 +60,11 @@ _LENGTHS: Final[Mapping[str, int]] = {
 }
 
 
+def as_stored(value: Any) -> Any:
+    """Return a stored value that is a column's own value already."""
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One field of an object.
@@ -91,7 +96,7 @@ class Column:
     compound: str | None = None
     refers_to: tuple[str, ...] = ()
     relationship: str | None = None
-    read: Callable[[Any], Any] = field(default=lambda value: value)
+    read: Callable[[Any], Any] = field(default=as_stored)
 
     def json(self, value: Any) -> Any:
         """Return a value as a REST answer writes it."""
@@ -99,6 +104,14 @@ class Column:
             return None
         write = _JSON.get(self.type)
         return value if write is None else write(value)
+
+    @property
+    def writer(self) -> Callable[[Any], Any] | None:
+        """What makes a non-null stored value what a REST answer writes; None if it is that already."""
+        read, write = self.read, _JSON.get(self.type)
+        if read is as_stored:
+            return write
+        return read if write is None else lambda stored: self.json(read(stored))
 
     def csv(self, value: Any) -> str:
         """Return a value as a Bulk result writes it; null and empty text look alike."""
@@ -136,6 +149,7 @@ def _clock(day_ms: int) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{millis:03d}"
 
 
+@lru_cache(maxsize=4096)
 def rest_datetime(epoch_ms: int) -> str:
     """Return epoch milliseconds as REST writes a dateTime."""
     day, day_ms = divmod(epoch_ms, _DAY_MS)
