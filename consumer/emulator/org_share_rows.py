@@ -185,8 +185,8 @@ class ShareRows:
     def _compact(self) -> None:
         """Let go of removed rows once they may be half of all."""
         if max(len(self._ids), len(self._stamps)) > 2 * self.count + _COMPACT_AFTER:
-            self._ids = [row for row in self._ids if not row.gone]
-            self._stamps = [row for row in self._stamps if not row.gone]
+            self._ids = [row for row in self._ids if row.gone_at == _STILL]
+            self._stamps = [row for row in self._stamps if row.gone_at == _STILL]
             self._parents = [parent_id for parent_id in self._parents if parent_id in self._by_parent]
 
     # Orders

@@ -17,6 +17,7 @@ from consumer.emulator.org_records import Store
 from consumer.emulator.org_share_rows import MANUAL, OWNER, ShareRow
 from consumer.emulator.org_shares import LEVELS, RANK, RULES, SHARE, Shares, SharingRule
 from consumer.emulator.record_ids import PREFIXES, numbered_id
+from consumer.emulator.traffic_data import AUTOMATED_USER
 from consumer.errors import EmulatorError
 
 __all__ = ["RULES", "SHARE", "Sharing", "SharingRule"]
@@ -27,6 +28,7 @@ MODELS: Final = ("Private", "Read", "ReadWrite")
 """Org-wide defaults of an object."""
 
 _AT_ONCE: Final = 1_000
+_BY_PLATFORM: Final = 0.3
 
 
 class Sharing(Shares):
@@ -275,6 +277,8 @@ class Sharing(Shares):
         start_ms = now_ms + round(self._random.uniform(*settings.delay_s) * 1000)
         end_ms = start_ms + max(1, round(self._random.uniform(*settings.duration_s) * 1000))
         share = settings.recreate if recreate is None else recreate
+        # Whose rows they are is not documented: whoever set it off, or the platform.
+        by = AUTOMATED_USER if self._random.random() < _BY_PLATFORM else by
         self._pending.jobs.append(Recalculation(start_ms, end_ms, owners, by, share))
         self._note_settled(now_ms)
 

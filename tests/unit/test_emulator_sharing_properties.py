@@ -9,6 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.emulator.org import Change, OrgModel
+from consumer.emulator.org_recalculation import RecalculationSettings
+from consumer.emulator.org_share_truth import ShareTruth
+from consumer.emulator.record_ids import PREFIXES, is_id18, numbered_id
+from consumer.emulator.traffic import Traffic
 from consumer.emulator.traffic_data import QUEUES, REPS
 from tests.unit.emulator_rest import SESSION
 from tests.unit.emulator_sharing import NOW, as_kept, from_scratch, session, settle, sharing_org, told, visible
@@ -227,6 +231,37 @@ def test_every_order_has_the_same_rows(life: tuple[int, list[str], float, float]
     by_parent = list(kept.by_parent())
     assert by_parent == sorted(rows, key=lambda row: (row.parent_id, row.share_id))
     assert not any(row.gone for row in by_parent)
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=8, deadline=None)
+def test_traffic_makes_the_same_events_with_sharing_and_feed_as_without(seed: int) -> None:
+    made = []
+    for shared in (False, True):
+        org = OrgModel(seed)
+        if shared:
+            org.sharing.truth, org.feed.truth = ShareTruth(), []
+            org.sharing.settings = RecalculationSettings((0.0, 9.0), (0.0, 9.0), 0.5, 3.0, 0.1)
+            org.feed.track(["Status", "OwnerId"])
+            org.sharing.begin(NOW)
+            org.sharing.create_rule("A", "Queue_1", "Quality", "Read", NOW)
+            org.sharing.create_rule("B", "RoleAndSubordinates:Region_North", "Supervisors", "Edit", NOW)
+        traffic = Traffic(org, seed, live=40, keep=20)
+        made.append(traffic.bulk(1_200, NOW, per_second=20))
+        if shared:
+            settle(org, NOW + 60_000)
+            assert as_kept(org) == from_scratch(org)
+            feeds = {item.parent_id for item in org.feed.items()}
+            assert feeds <= set(org.store.table(SESSION))
+    assert made[0] == made[1]
+
+
+@given(st.sampled_from(sorted(PREFIXES.values())), st.integers(0, 62**6 - 1))
+def test_numbered_ids_grow_with_their_number_and_check_out(prefix: str, number: int) -> None:
+    made = numbered_id(prefix, number)
+    assert is_id18(made)
+    assert made.startswith(prefix)
+    assert made < numbered_id(prefix, number + 1) or number + 1 == 62**6
 
 
 def live(org: OrgModel) -> list[Any]:
