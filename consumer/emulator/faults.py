@@ -81,7 +81,10 @@ class Faults:
         self._restart = restart
         self._network = network
         self._plausible = Plausible(model)
-        self._handlers: dict[type[kinds.Fault], Callable[[Any], Any]] = {
+        self._handlers = self._own_handlers() | SharingActs(state, model, rates or SharingRates()).handlers
+
+    def _own_handlers(self) -> dict[type[kinds.Fault], Callable[[Any], Any]]:
+        return {
             kinds.EndStreams: self._end_streams,
             kinds.ServiceDown: self._service_down,
             kinds.Silence: self._silence,
@@ -125,7 +128,6 @@ class Faults:
             kinds.Overflow: self._overflow,
             kinds.Wildcard: self._wildcard,
             kinds.PoisonEvent: self._poison,
-            **SharingActs(state, model, rates or SharingRates()).handlers,
         }
 
     async def apply(self, fault: kinds.Fault) -> list[Entry]:

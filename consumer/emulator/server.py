@@ -137,14 +137,7 @@ async def emulated_org(
     state, model = _state(scenario)
     traffic = _traffic(scenario, model)
     traffic.populate(scenario.traffic.sessions, state.now_ms())
-    gate = TrafficGate(
-        traffic,
-        state.bus,
-        scenario.traffic.rate,
-        scenario.traffic.total,
-        scenario.traffic.paused,
-        now_ms=state.now_ms,
-    )
+    gate = _gate(scenario, traffic, state)
     if keeps_shares(scenario):
         model.sharing.begin(state.now_ms())
     await gate.preload(scenario.traffic.preload)
@@ -170,14 +163,9 @@ async def emulated_org(
             outer = await relay.start(port_pubsub, inner) if relay else inner
             rest = f"http://{host}:{await _listen(runner, host, port_rest)}"
             state.sessions.instance_url = rest
-            background = [
-                group.create_task(gate.run()),
-                group.create_task(_timeline(scenario, faults)),
-                group.create_task(_settling(state, model)),
-                group.create_task(
-                    run_sharing(SharingTraffic(scenario.seed, model.sharing.rules), rates, faults.apply, state.now)
-                ),
-            ]
+            acts = run_sharing(SharingTraffic(scenario.seed, model.sharing.rules), rates, faults.apply, state.now)
+            lives = (gate.run(), _timeline(scenario, faults), _settling(state, model), acts)
+            background = [group.create_task(each) for each in lives]
             yield EmulatedOrg(scenario, f"{host}:{outer}", rest, model, state.bus, gate, faults, state, managed)
         except Exception as error:  # noqa: BLE001 - raised again below, outside the group that would wrap it
             failure = error
@@ -240,6 +228,11 @@ def _traffic(scenario: Scenario, model: OrgModel) -> Traffic:
     if scenario.keep_all:
         return Traffic(model, scenario.seed, live=settings.live, companions=settings.companions, keep=None)
     return Traffic(model, scenario.seed, live=settings.live, companions=settings.companions)
+
+
+def _gate(scenario: Scenario, traffic: Traffic, state: ServerState) -> TrafficGate:
+    wanted = scenario.traffic
+    return TrafficGate(traffic, state.bus, wanted.rate, wanted.total, wanted.paused, now_ms=state.now_ms)
 
 
 def _rest(scenario: Scenario, state: ServerState, model: OrgModel) -> RestServer:
