@@ -81,7 +81,7 @@ class Companions:
         if name.startswith(SWEPT):
             self._sharing.restore(name.removeprefix(SWEPT), swept_ms=state["begun_ms"], polled_ms=None)
         elif name.startswith(SHARES_POLL):
-            self._sharing.restore(name.removeprefix(SHARES_POLL), swept_ms=None, polled_ms=state["complete_to_ms"])
+            self._sharing.restore(name.removeprefix(SHARES_POLL), swept_ms=None, polled_ms=state["asked_ms"])
         elif name.startswith(FEED_POLL):
             self._feed.restore(name.removeprefix(FEED_POLL), state["complete_to_ms"])
 

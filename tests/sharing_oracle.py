@@ -20,6 +20,7 @@ Identity: TypeAlias = tuple[str, str, str]
 """Record, grantee, row cause."""
 
 _SHOWN = 8
+_ANSWER_MS = 10_000
 _CHECKED = frozenset({"sharing", "access", "sharing-rules", "feed", "ledger"})
 
 
@@ -32,10 +33,9 @@ class Span(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A transition of one share in the truth."""
+    """A transition of one share in the truth: the level it has since then, None where it is gone."""
 
-    kind: str
-    level: str
+    level: str | None
     at_ms: int
 
 
@@ -120,18 +120,14 @@ def lives_of(lines: Iterable[Mapping[str, Any]]) -> dict[Identity, list[Span]]:
 def steps_of(spans: Sequence[Span]) -> list[Step]:
     """Return the transitions of one share."""
     steps: list[Step] = []
-    before: Span | None = None
-    for span in spans:
+    for number, span in enumerate(spans):
+        before = spans[number - 1] if number else None
         if before is not None and before.to_ms == span.from_ms:
-            if before.level != span.level:
-                steps[-1:] = [Step("level_changed", span.level, span.from_ms)]
-            else:
-                del steps[-1:]
+            steps[-1] = Step(span.level, span.from_ms)
         else:
-            steps.append(Step("granted", span.level, span.from_ms))
+            steps.append(Step(span.level, span.from_ms))
         if span.to_ms is not None:
-            steps.append(Step("revoked", span.level, span.to_ms))
-        before = span
+            steps.append(Step(None, span.to_ms))
     return steps
 
 
@@ -197,66 +193,101 @@ def judge_facts(
         patience: what no reading can see.
         begun_ms: when the service first looked, epoch milliseconds of the org's time: what ended before is not told.
     """
+    first_looks: dict[str, int] = {}
+    for (record_id, *_), facts in told.facts.items():
+        for fact in facts:
+            if fact.from_ms is None:
+                first_looks[record_id] = min(fact.to_ms, first_looks.get(record_id, fact.to_ms))
     for identity in lives.keys() | told.facts.keys():
-        spans = [span for span in lives.get(identity, ()) if span.to_ms is None or span.to_ms > begun_ms]
+        first_look = first_looks.get(identity[0], begun_ms)
+        facts = told.facts.get(identity, ())
+        known_at_first = bool(facts) and facts[0].from_ms is None
+        # An answer is some seconds younger than what it shows: what ended in between may be in it.
+        seen_from = first_look - _ANSWER_MS if known_at_first else first_look
+        spans = [span for span in lives.get(identity, ()) if span.to_ms is None or span.to_ms > seen_from]
         steps = steps_of(spans)
         verdict.counted["true steps"] += len(steps)
-        _match(identity, steps, list(told.facts.get(identity, ())), told, verdict, patience)
+        _Matching(identity, steps, told.unseen.get(identity[0], ()), verdict, patience).match(facts)
 
 
-def _match(
-    identity: Identity,
-    steps: list[Step],
-    facts: list[Fact],
-    told: Told,
-    verdict: SharingVerdict,
-    patience: Patience,
-) -> None:
-    place = 0
-    for fact in facts:
-        fitting = [number for number in range(place, len(steps)) if _fits(fact, steps[number])]
+class _Matching:
+    """Matches the facts of one share with its transitions, in their order."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        steps: Sequence[Step],
+        unseen: Sequence[tuple[int, int]],
+        verdict: SharingVerdict,
+        patience: Patience,
+    ) -> None:
+        self._identity = identity
+        self._steps = steps
+        self._unseen = unseen
+        self._verdict = verdict
+        self._patience = patience
+
+    def match(self, facts: Iterable[Fact]) -> None:
+        """Find for each fact the transition it tells, and look at those that none tells."""
+        place, level = 0, None
+        for fact in facts:
+            after = None if fact.kind == "revoked" else fact.level
+            kind = "granted" if level is None else "revoked" if after is None else "level_changed"
+            if fact.kind != kind or after == level:
+                self._fault(f"{fact} does not follow {level}")
+                return
+            number = self._found(fact, after, place)
+            if number is None:
+                self._fault(f"{fact} tells what never happened; left: {self._steps[place : place + 6]}")
+                return
+            if fact.from_ms is not None:
+                self._passed_over(place, number, level, fact.from_ms)
+            self._verdict.counted["facts that are true"] += 1
+            place, level = number + 1, after
+        self._passed_over(place, len(self._steps), level, None)
+
+    def _found(self, fact: Fact, after: str | None, place: int) -> int | None:
+        from_ms = float("-inf") if fact.from_ms is None else fact.from_ms
+        fitting = [
+            number
+            for number in range(place, len(self._steps))
+            if self._steps[number].level == after and from_ms <= self._steps[number].at_ms <= fact.to_ms
+        ]
         if not fitting:
-            verdict.facts.append(f"{identity}: {fact} tells what never happened; left: {steps[place : place + 6]}")
+            return None
+        return fitting[-1] if fact.from_ms is None else fitting[0]
+
+    def _passed_over(self, start: int, end: int, level: str | None, from_ms: int | None) -> None:
+        """Look at transitions that no fact tells: merged into the next one's interval, or too short to be seen."""
+        skipped = list(self._steps[start:end])
+        if from_ms is not None and all(step.at_ms >= from_ms for step in skipped):
+            self._verdict.counted["steps merged into an interval"] += len(skipped)
             return
-        first = fact.from_ms is None
-        number = fitting[-1] if first else fitting[0]
-        if not first:
-            _excuse(identity, steps[place:number], told, verdict, patience)
-        verdict.counted["facts that are true"] += 1
-        place = number + 1
-    _excuse(identity, steps[place:], told, verdict, patience)
+        away = level
+        while skipped:
+            first = skipped.pop(0)
+            back = next((number for number, step in enumerate(skipped) if step.level == away), None)
+            if back is None:
+                if from_ms is None or any(step.at_ms < from_ms for step in (first, *skipped)):
+                    self._fault(f"never told: {[first, *skipped][:6]} after {level}")
+                return
+            self._excuse(first, skipped[back], gone=away is not None)
+            del skipped[: back + 1]
 
-
-def _fits(fact: Fact, step: Step) -> bool:
-    if fact.from_ms is None:
-        return step.kind != "revoked" and step.level == fact.level and step.at_ms <= fact.to_ms
-    return step.kind == fact.kind and step.level == fact.level and fact.from_ms <= step.at_ms <= fact.to_ms
-
-
-def _excuse(
-    identity: Identity, skipped: Sequence[Step], told: Told, verdict: SharingVerdict, patience: Patience
-) -> None:
-    """Look at transitions that no fact tells: they must cancel out, and have been too short to be seen."""
-    if not skipped:
-        return
-    if len(skipped) % 2:
-        verdict.facts.append(f"{identity}: never told: {skipped[:6]}")
-        return
-    unseen = told.unseen.get(identity[0], ())
-    for first, second in zip(skipped[::2], skipped[1::2], strict=True):
-        owned_up = any(start <= first.at_ms and second.at_ms <= end for start, end in unseen)
-        limit_ms = patience.come_and_gone_ms if first.kind == "granted" else patience.away_ms
-        if owned_up:
-            verdict.counted["flickers inside unseen spans"] += 1
+    def _excuse(self, first: Step, second: Step, *, gone: bool) -> None:
+        limit_ms = self._patience.away_ms if gone else self._patience.come_and_gone_ms
+        if any(start <= first.at_ms and second.at_ms <= end for start, end in self._unseen):
+            self._verdict.counted["flickers inside unseen spans"] += 1
         elif second.at_ms - first.at_ms <= limit_ms:
-            verdict.counted["flickers between two readings"] += 1
+            self._verdict.counted["flickers between two readings"] += 1
         else:
-            verdict.facts.append(f"{identity}: never told: {first} and {second}")
+            self._fault(f"never told: {first} and {second}")
+
+    def _fault(self, what: str) -> None:
+        self._verdict.facts.append(f"{self._identity}: {what}")
 
 
-def judge_final(
-    lives: Mapping[Identity, Sequence[Span]], told: Told, verdict: SharingVerdict, *, begun_ms: int
-) -> None:
+def judge_final(lives: Mapping[Identity, Sequence[Span]], told: Told, verdict: SharingVerdict) -> None:
     """Compare what ``sharing`` replayed and ``access`` say of now with the rows there are."""
     true = {identity: spans[-1].level for identity, spans in lives.items() if spans and spans[-1].to_ms is None}
     replayed: dict[Identity, str | None] = {}
@@ -275,7 +306,6 @@ def judge_final(
     for identity in true.keys() | now.keys():
         if true.get(identity) != now.get(identity):
             verdict.final.append(f"{identity}: rows say {true.get(identity)}, access {now.get(identity)}")
-    del begun_ms
 
 
 def _ms(text: str | None) -> int | None:

@@ -103,7 +103,7 @@ def whole(
     )
 
 
-def modified(*rows: ShareRow, at: int, complete_to: int | None = None) -> SharesRead:
+def modified(*rows: ShareRow, at: int, polled: int | None = None) -> SharesRead:
     """Return what an incremental poll brought."""
     return SharesRead(
         ENTITY,
@@ -112,7 +112,7 @@ def modified(*rows: ShareRow, at: int, complete_to: int | None = None) -> Shares
         cause=ShareCause.INCREMENTAL,
         asked_ms=S0 + at * 1000,
         answered_ms=S0 + (at + 2) * 1000,
-        complete_to_ms=None if complete_to is None else S0 + complete_to * 1000,
+        polled_ms=None if polled is None else S0 + polled * 1000,
     )
 
 

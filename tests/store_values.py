@@ -11,6 +11,8 @@ from consumer.delivery.names import Topics
 from consumer.events import OutboundRecord
 from consumer.ports import Delta, Store
 from consumer.store.codec import Codec, LedgerIndex, StateIndex
+from consumer.tracking.access import AccessState, KnownShare, ShareCause, SharesDue
+from consumer.tracking.feed_values import FeedSeen
 from consumer.tracking.values import HistoryFact, Key, LedgerEntry, Match, RecordState, Refresh
 
 ENTITY = "MessagingSession"
@@ -45,10 +47,27 @@ def state(
     )
 
 
-def entry(number: int, *, due_ms: int | None = None, facts: int = 0, entity: str = ENTITY) -> LedgerEntry:
-    """Return a ledger entry with so many facts."""
+def entry(
+    number: int,
+    *,
+    due_ms: int | None = None,
+    facts: int = 0,
+    shares_due_ms: int | None = None,
+    feed: int = 0,
+    entity: str = ENTITY,
+) -> LedgerEntry:
+    """Return a ledger entry with so many facts and feed items."""
     refresh = None if due_ms is None else Refresh(due_ms, 0, "ended")
-    return LedgerEntry(entity, record_id(number), tuple(_fact(number, each) for each in range(facts)), refresh)
+    shares = None if shares_due_ms is None else SharesDue(shares_due_ms, ShareCause.SWEEP)
+    items = tuple(FeedSeen(f"0D5{each:015d}", each) for each in range(feed))
+    told = tuple(_fact(number, each) for each in range(facts))
+    return LedgerEntry(entity, record_id(number), told, refresh, shares, items)
+
+
+def access(number: int, *, shares: int = 1, as_of_ms: int = 0, entity: str = ENTITY) -> AccessState:
+    """Return what is known of a record's shares."""
+    known = tuple(KnownShare(f"005{each:015d}", "Rule", "Read", f"02c{each:015d}") for each in range(shares))
+    return AccessState(entity, record_id(number), known, complete=True, as_of_ms=as_of_ms)
 
 
 def _fact(number: int, index: int) -> HistoryFact:
@@ -110,18 +129,55 @@ def codec_of(topics: Topics = TOPICS, on_decode: Callable[[str], None] = lambda 
 
     def encode_ledger(of: Key, value: LedgerEntry | None) -> OutboundRecord:
         due_ms = value.refresh.due_ms if value and value.refresh else None
-        fields = value and {"entity": value.entity, "due_ms": due_ms, "facts": len(value.facts)}
+        shares_due_ms = value.shares.due_ms if value and value.shares else None
+        fields = value and {
+            "entity": value.entity,
+            "due_ms": due_ms,
+            "facts": len(value.facts),
+            "shares_due_ms": shares_due_ms,
+            "feed": len(value.feed),
+        }
         return OutboundRecord(topics.ledger, of[1].encode(), orjson.dumps(fields) if fields else None)
 
     def decode_ledger(record: str, value: bytes) -> LedgerEntry:
         fields = json.loads(value)
-        return entry(int(record[3:]), due_ms=fields["due_ms"], facts=fields["facts"], entity=fields["entity"])
+        return entry(
+            int(record[3:]),
+            due_ms=fields["due_ms"],
+            facts=fields["facts"],
+            shares_due_ms=fields["shares_due_ms"],
+            feed=fields["feed"],
+            entity=fields["entity"],
+        )
 
     def index_ledger(record: str, value: bytes) -> LedgerIndex:
         fields = orjson.loads(value)
-        return LedgerIndex(fields["entity"], fields["due_ms"], bool(fields["facts"]))
+        to_settle = bool(fields["facts"] or fields["feed"])
+        return LedgerIndex(fields["entity"], fields["due_ms"], to_settle, fields["shares_due_ms"])
 
-    return Codec(encode_state, decode_state, index_state, encode_ledger, decode_ledger, index_ledger)
+    def encode_access(of: Key, value: AccessState | None) -> OutboundRecord:
+        fields = value and {"entity": value.entity, "shares": len(value.shares), "as_of_ms": value.as_of_ms}
+        name = topics.of(of[0], "access")
+        return OutboundRecord(name, of[1].encode(), orjson.dumps(fields) if fields else None)
+
+    def decode_access(record: str, value: bytes) -> AccessState:
+        fields = json.loads(value)
+        return access(int(record[3:]), shares=fields["shares"], as_of_ms=fields["as_of_ms"], entity=fields["entity"])
+
+    def index_access(_record: str, value: bytes) -> str:
+        return str(orjson.loads(value)["entity"])
+
+    return Codec(
+        encode_state,
+        decode_state,
+        index_state,
+        encode_ledger,
+        decode_ledger,
+        index_ledger,
+        encode_access,
+        decode_access,
+        index_access,
+    )
 
 
 def contents(store: Store, numbers: int, entity: str = ENTITY) -> dict[int, tuple[int | None, int | None]]:
@@ -135,13 +191,15 @@ def contents(store: Store, numbers: int, entity: str = ENTITY) -> dict[int, tupl
     return found
 
 
-def committed(store: Store, *values: RecordState | LedgerEntry | Key, offset: int = 0) -> Delta:
+def committed(store: Store, *values: RecordState | LedgerEntry | AccessState | Key, offset: int = 0) -> Delta:
     """Put values (a key removes its state), and commit them."""
     for value in values:
         if isinstance(value, RecordState):
             store.put(value)
         elif isinstance(value, LedgerEntry):
             store.put_ledger(value)
+        elif isinstance(value, AccessState):
+            store.put_access(value)
         else:
             store.remove(value)
     delta = store.cut()

@@ -9,6 +9,7 @@ import orjson
 
 from consumer.delivery.envelope import Envelope
 from consumer.events import ChangeEvent, ChangeHeader, Json, OutboundRecord, ReceivedEvent
+from consumer.tracking.access import AccessState
 from consumer.tracking.arrivals import Purpose, RowsRead
 from consumer.tracking.changes import TrackedChange
 from consumer.tracking.tracker import Tracker
@@ -47,6 +48,15 @@ class MemoryStates:
 
     def put_ledger(self, entry: LedgerEntry) -> None:
         raise AssertionError("images do not touch the ledger")
+
+    def access(self, key: Key) -> AccessState | None:
+        return None
+
+    def put_access(self, access: AccessState) -> None:
+        raise AssertionError("images do not touch shares")
+
+    def remove_access(self, key: Key) -> None:
+        raise AssertionError("images do not touch shares")
 
 
 def event(

@@ -230,7 +230,8 @@ class SharesRead:
         asked_ms: nothing that was committed before it is missing, epoch milliseconds of the org's time.
         answered_ms: the last answer's ``Date`` + 1 s, epoch milliseconds.
         grantees: whom the rows' grantees stand for, as far as that is known.
-        complete_to_ms: of the last page of an incremental poll: every row with an earlier LastModifiedDate was read.
+        polled_ms: of the last page of an incremental poll: when it asked first, epoch milliseconds of the org's time;
+            every row that was modified lately, and was there then, was read.
         swept_from_ms: of the last piece of a sweep: when it began, epoch milliseconds of the org's time.
         progress: what becomes durable with it.
     """
@@ -242,7 +243,7 @@ class SharesRead:
     asked_ms: int
     answered_ms: int
     grantees: Mapping[str, Grantee] = field(default_factory=dict)
-    complete_to_ms: int | None = None
+    polled_ms: int | None = None
     swept_from_ms: int | None = None
     progress: tuple[Progress, ...] = ()
 

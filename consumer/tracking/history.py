@@ -165,7 +165,7 @@ class HistoryTracker:
                 fact for fact in book.facts if not settling.is_over(fact) or (rows_wait and fact.event_id is not None)
             ]
             if book.changed or len(kept) != len(book.facts):
-                self._states.put_ledger(LedgerEntry(*key, tuple(kept), entry.refresh))
+                self._states.put_ledger(_with_facts(key, entry, tuple(kept)))
         return told
 
     def _on_record_rows(
@@ -204,9 +204,15 @@ class HistoryTracker:
                 for fact in kept
                 if not (fact.final and fact.match is Match.BACKFILL and fact.changed_ms < forget_before_ms)
             )
-        refresh = None if entry is None else entry.refresh
         if kept or entry is not None:
-            self._states.put_ledger(LedgerEntry(*key, kept, refresh))
+            self._states.put_ledger(_with_facts(key, entry, kept))
+
+
+def _with_facts(key: Key, entry: LedgerEntry | None, facts: tuple[HistoryFact, ...]) -> LedgerEntry:
+    """Return a ledger entry with other facts; what else is owed to the record, or remembered of it, stays."""
+    if entry is None:
+        return LedgerEntry(*key, facts)
+    return LedgerEntry(*key, facts, entry.refresh, entry.shares, entry.feed)
 
 
 class _Names(dict[str, tuple[str, bool]]):

@@ -38,7 +38,8 @@ READ_BY_MS: Final = 15_000
 SECOND_MS: Final = 1_000
 
 SHARES_POLL: Final = "poll:shares:"
-"""Name of how far incremental polls got, before the object; state: ``complete_to_ms``."""
+"""Name of how far incremental polls got, before the object; state: ``complete_to_ms`` (rows with an earlier
+LastModifiedDate are read and settled) and ``asked_ms`` (when the last one asked)."""
 
 SWEPT: Final = "swept:"
 """Name of what the last complete sweep was like, before the object; state: ``begun_ms``, ``ended_ms``, ``rows``."""
@@ -71,7 +72,7 @@ class SharingTracker:
         Args:
             entity: the shared object.
             swept_ms: when the last complete sweep began, epoch milliseconds of the org's time.
-            polled_ms: every row with an earlier LastModifiedDate was read by a poll.
+            polled_ms: when the last incremental poll asked.
         """
         if swept_ms is not None:
             self._swept_ms[entity] = swept_ms
@@ -113,8 +114,8 @@ class SharingTracker:
         told: list[ShareFact] = []
         for record in read.records:
             told += self._on_record(read, record)
-        if read.complete_to_ms is not None:
-            self._polled_ms[read.entity] = max(read.complete_to_ms, self._polled_ms.get(read.entity, 0))
+        if read.polled_ms is not None:
+            self._polled_ms[read.entity] = max(read.polled_ms, self._polled_ms.get(read.entity, 0))
         if read.swept_from_ms is not None:
             self._swept_ms[read.entity] = read.swept_from_ms
         return told
@@ -182,7 +183,7 @@ class Bounds:
         before: what was known of the record's shares.
         due: the read that was owed.
         swept_ms: when the last complete sweep began.
-        polled_ms: up to when incremental polls had read.
+        polled_ms: when the last incremental poll asked.
         overlap_ms: how far they reach back.
         owner: the record's owner as events tell it, None if nobody knows.
     """

@@ -25,6 +25,9 @@ from consumer.upkeep.sweeping import Sweeping, pieces, whole_records
 _TURN_S: Final = 2.0
 """Longest rest between two looks at what is due, seconds."""
 
+_AHEAD_MS: Final = 60_000
+"""How far behind the org's clock ours may be without a poll missing the newest rows."""
+
 _CYCLE_MS: Final = 10_000
 """Records whose owner changed are read together, so often at most."""
 
@@ -118,7 +121,7 @@ class SharesJob:
         *,
         whole: bool,
         cause: ShareCause | None,
-        complete_to_ms: int | None = None,
+        polled_ms: int | None = None,
         progress: tuple[Progress, ...] = (),
     ) -> None:
         grantees = await self._grantees.of(entity, (row.user_or_group_id for row in page.rows))
@@ -130,7 +133,7 @@ class SharesJob:
             asked_ms=page.asked_ms,
             answered_ms=page.answered_ms,
             grantees=grantees,
-            complete_to_ms=complete_to_ms,
+            polled_ms=polled_ms,
             progress=progress,
         )
         for piece in pieces(read):
@@ -145,10 +148,10 @@ class SharesJob:
         if not self._is_due("poll", entity, paced(context, pace.poll) * 1000 * self._budget.stretch):
             return False
         state = context.progress.get(SHARES_POLL + entity)
-        to_ms = _second(context.now_ms() - pace.settle)
-        watermark_ms = to_ms if state is None else count(state, "complete_to_ms")
+        now_ms = context.now_ms()
+        watermark_ms = _second(now_ms - pace.settle) if state is None else count(state, "complete_to_ms")
         try:
-            await self._read_modified(entity, watermark_ms, max(to_ms, watermark_ms))
+            await self._read_modified(entity, watermark_ms, max(now_ms + _AHEAD_MS, watermark_ms))
         except QueryRefusedError as error:
             self._refusals.note("modified shares", entity, error)
             return False
@@ -156,21 +159,25 @@ class SharesJob:
         return True
 
     async def _read_modified(self, entity: str, watermark_ms: int, to_ms: int) -> None:
+        """Read up to now, though only what has settled counts as read: a row that is modified moves to its new second.
+
+        So whatever is there when this asks is seen by it, and what it does not see came later.
+        """
         source, from_ms = self._context.source, watermark_ms - self._pace.overlap
-        complete_ms, cursor, recalculated = to_ms, None, False
+        asked_ms: int | None = None
+        cursor, recalculated = None, False
         while True:
             page = await self._asking.ask(
                 lambda cursor=cursor: source.shares_modified(entity, from_ms, to_ms, cursor)  # type: ignore[misc]
             )
-            # The org's own clock decides what has settled; ours may be ahead of it.
-            complete_ms = min(complete_ms, _second(page.asked_ms - self._pace.settle))
+            asked_ms = page.asked_ms if asked_ms is None else min(asked_ms, page.asked_ms)
             recalculated |= self._recalculations.shown_by(entity, page.rows, watermark_ms)
             cursor = page.cursor
             if cursor is None:
                 break
             await self._hand_over(entity, _by_record(page.rows), page, whole=False, cause=ShareCause.INCREMENTAL)
-        complete_ms = max(complete_ms, watermark_ms)
-        progress = [Progress(SHARES_POLL + entity, {"complete_to_ms": complete_ms})]
+        complete_ms = max(_second(asked_ms - self._pace.settle), watermark_ms)
+        progress = [Progress(SHARES_POLL + entity, {"complete_to_ms": complete_ms, "asked_ms": asked_ms})]
         if recalculated:
             progress.append(self._recalculations.wish(entity))
         await self._hand_over(
@@ -179,7 +186,7 @@ class SharesJob:
             page,
             whole=False,
             cause=ShareCause.INCREMENTAL,
-            complete_to_ms=complete_ms,
+            polled_ms=asked_ms,
             progress=tuple(progress),
         )
 

@@ -153,5 +153,5 @@ def pieces(read: SharesRead) -> Iterable[SharesRead]:
     last = max(len(records) - 1, 0) // PIECE_RECORDS * PIECE_RECORDS
     for start in range(0, last, PIECE_RECORDS):
         some = records[start : start + PIECE_RECORDS]
-        yield replace(read, records=some, complete_to_ms=None, swept_from_ms=None, progress=())
+        yield replace(read, records=some, polled_ms=None, swept_from_ms=None, progress=())
     yield replace(read, records=records[last:])

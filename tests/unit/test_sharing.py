@@ -86,7 +86,7 @@ def test_a_poll_that_would_have_seen_the_row_narrows_the_interval() -> None:
     states = SharingStates()
     subject = tracker(states)
     subject.on_read(whole(owner_row(QUEUE), at=10))
-    subject.on_read(modified(at=600, complete_to=570))
+    subject.on_read(modified(at=600, polled=570))
     assert brief(subject.on_read(modified(row(TEAM, at=580), at=700))) == [("granted", TEAM, "Read", 570, 702)]
 
 
@@ -95,7 +95,7 @@ def test_a_row_that_is_older_than_the_polls_reach_is_not_narrowed() -> None:
     states = SharingStates()
     subject = tracker(states)
     subject.on_read(whole(owner_row(QUEUE), at=10))
-    subject.on_read(modified(at=1000, complete_to=970))
+    subject.on_read(modified(at=1000, polled=970))
     told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=600), at=1100))
     assert brief(told) == [("granted", TEAM, "Read", 10, 1102)]
 

@@ -13,13 +13,26 @@ from consumer.store.file import Owner
 from consumer.store.memory import MemoryStore
 from consumer.store.sqlite import SqliteStore
 from consumer.tracking.values import LedgerEntry
-from tests.store_values import CHANNEL, ENTITY, ORG, TOPICS, codec_of, committed, contents, entry, key, record_id, state
+from tests.store_values import (
+    CHANNEL,
+    ENTITY,
+    ORG,
+    TOPICS,
+    access,
+    codec_of,
+    committed,
+    contents,
+    entry,
+    key,
+    record_id,
+    state,
+)
 
 CLUSTER = "cluster-1"
 STALE_MS = 302_400_000
 OTHER = "Case"
 CODEC = codec_of()
-STATE, LEDGER = TOPICS.of(ENTITY, "state"), TOPICS.ledger
+STATE, LEDGER, ACCESS = TOPICS.of(ENTITY, "state"), TOPICS.ledger, TOPICS.of(ENTITY, "access")
 
 
 class MirrorStore(Store, Mirror, Protocol):
@@ -271,3 +284,90 @@ def test_a_rebuilt_store_is_empty_and_says_so_by_its_generation(store: MirrorSto
     assert list(store.unsettled(ENTITY, 9)) == []
     committed(store, state(1))
     assert list(store.unseen(ENTITY, "job", "", 9)) == [record_id(1)], "what scans saw is forgotten too"
+
+
+def test_known_shares_are_kept_like_states(store: MirrorStore) -> None:
+    assert store.access(key(1)) is None
+    first = access(1, shares=2)
+    store.put_access(first)
+    assert store.access(key(1)) is first, "what is under way is seen"
+    delta = store.cut()
+    assert dict(delta.access) == {key(1): first}
+    assert [record.topic for record in delta.records] == [ACCESS]
+    store.merge(delta, {(ACCESS, 0): 5, (STATE, 0): 7})
+    found = store.access(key(1))
+    assert found is not None
+    assert len(found.shares) == 2
+    assert store.offsets() == {(ACCESS, 0): 5, (STATE, 0): 7}
+    assert store.accesses(ENTITY) == 1
+    store.remove_access(key(1))
+    assert store.access(key(1)) is None
+    delta = store.cut()
+    assert [record.value for record in delta.records] == [None], "a tombstone"
+    store.merge(delta, {})
+    assert store.access(key(1)) is None
+    assert store.accesses(ENTITY) == 0
+
+
+def test_a_cut_keeps_states_ledger_and_shares_apart(store: MirrorStore) -> None:
+    store.put_access(access(3))
+    store.put_ledger(entry(2, due_ms=5))
+    store.put(state(1))
+    delta = store.cut()
+    assert [record.topic for record in delta.records] == [STATE, LEDGER, ACCESS]
+    store.merge(delta, {})
+    assert contents(store, 5) == {1: (1, None), 2: (None, 5)}
+    assert store.access(key(3)) is not None
+
+
+def test_what_is_not_committed_of_shares_is_dropped(store: MirrorStore) -> None:
+    committed(store, access(1, as_of_ms=1))
+    store.put_access(access(1, as_of_ms=2))
+    store.put_access(access(2))
+    store.cut()
+    store.drop()
+    found = store.access(key(1))
+    assert found is not None
+    assert found.as_of_ms == 1
+    assert store.access(key(2)) is None
+
+
+def test_records_whose_share_rows_are_due_come_longest_due_first(store: MirrorStore) -> None:
+    committed(store, entry(1, shares_due_ms=30), entry(2, shares_due_ms=10), entry(3, shares_due_ms=99), entry(4))
+    committed(store, entry(5, due_ms=1), entry(6, shares_due_ms=20, entity=OTHER))
+    assert store.due_shares(ENTITY, 50, 10) == [key(2), key(1)]
+    assert store.due_shares(ENTITY, 50, 1) == [key(2)]
+    committed(store, entry(2, shares_due_ms=40))
+    assert store.due_shares(ENTITY, 50, 10) == [key(1), key(2)]
+    committed(store, LedgerEntry(ENTITY, record_id(2)))
+    assert store.due_shares(ENTITY, 50, 10) == [key(1)]
+
+
+def test_feed_items_are_to_be_settled_like_facts(store: MirrorStore) -> None:
+    committed(store, entry(1, feed=1))
+    committed(store, entry(2, facts=1), entry(3, shares_due_ms=5))
+    assert store.unsettled(ENTITY, 10) == [key(1), key(2)]
+
+
+def test_records_that_a_sweep_did_not_see_are_found(store: MirrorStore) -> None:
+    committed(store, *(access(number) for number in range(6)), access(7, entity=OTHER), state(9))
+    store.see(ENTITY, [record_id(1), record_id(4)], "sweep")
+    assert store.unseen_access(ENTITY, "sweep", "", 3) == [record_id(0), record_id(2), record_id(3)]
+    assert store.unseen_access(ENTITY, "sweep", record_id(3), 3) == [record_id(5)]
+    assert store.unseen_access("Nobody", "sweep", "", 3) == []
+
+
+def test_known_shares_come_back_from_kafka(store: MirrorStore) -> None:
+    store.attach(CLUSTER, stale_after_ms=STALE_MS)
+    values = [
+        (record_id(number), CODEC.encode_access(key(number), access(number, shares=number)).value) for number in (1, 2)
+    ]
+    store.load(Piece((), (), {(ACCESS, 0): 2}, 1_000, values), lambda _entity: True)
+    found = store.access(key(2))
+    assert found is not None
+    assert len(found.shares) == 2
+    store.load(Piece((), (), {(ACCESS, 0): 3}, 1_001, [(record_id(2), None)]), lambda _entity: True)
+    assert store.access(key(2)) is None
+    assert store.access(key(1)) is not None
+    store.rebuild("a test says so")
+    assert store.access(key(1)) is None
