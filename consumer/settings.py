@@ -272,7 +272,7 @@ class SharingSettings(Group):
     poll: DurationMs = 5 * 60_000
     """How often new and changed share rows, and the rules, are asked for."""
     overlap: DurationMs = 5 * 60_000
-    """How far each question reaches back, for rows that were committed late with an older stamp."""
+    """How far each question reaches back, for share rows that were committed late with an older stamp."""
     settle: DurationMs = 30_000
     """The newest rows left out; and how long after a row was missed a second read decides that it is gone."""
     sweep: DurationMs = Field(default=86_400_000, gt=0)

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import orjson
 
 from consumer import clock
+from consumer.changes.record_ids import to_18
 from consumer.cli.common import Subparsers, add_json_option, load_settings, write_json, write_line, write_table
 from consumer.cli.coverage import told_on_stderr
+from consumer.cli.timeline_access import Sharing, answers_json, print_sharing, sharing_json, sharing_of
+from consumer.cli.timeline_json import as_json
+from consumer.cli.timeline_words import by_words, duration, section, shown
 from consumer.cli.times import HELP, parse_time, show_time
-from consumer.delivery.headers import iso_utc
 from consumer.delivery.internal import broken
 from consumer.delivery.names import Topics, entity_of_channel
 from consumer.errors import ServiceError, UsageError
@@ -27,9 +30,8 @@ from consumer.tracking.timeline_values import FieldFact, Stay, read_change, read
 
 NAME = "timeline"
 
-_KINDS = ("state", "changes", "history")
-_TEXT_CHARS = 60
-
+_KINDS = ("state", "changes", "history", "sharing", "access", "feed")
+_KEPT_KINDS = ("changes", "history", "sharing")
 _CERTAINTY = {
     "pending": "not confirmed yet",
     "confirmed": "confirmed by Salesforce's history",
@@ -57,18 +59,27 @@ _EPILOG = """\
                 "final", "origin", "change_id", "revision", "event_id", "window_id"}],
    "loss_windows": [{"window_id", "reason", "from", "to", "open", "restored", "missing_fields", "records"}],
    "state":   {"image", "unknown_fields", "stale", "deleted", "record_version", "since", "metrics"} or null,
-   "retention": {"changes"|"history"|"state": {"oldest", "dropped"}},
+   "access":  {"facts": [{"kind", "user_or_group_id", "grantee_type", "grantee_name", "row_cause", "access_level",
+                          "previous_access_level", "not_before", "not_after", "changed_by", "cause"}],
+               "unseen": [{"from", "to"}], "now": [shares] or null, "complete", "as_of", "checked_to",
+               "org_default": {"internal", "external", "as_of"} or null, "not_included"} or null,
+   "feed":    [records of the feed topic],
+   "retention": {"changes"|"history"|"state"|"sharing"|"access"|"feed": {"oldest", "dropped"}},
    "at":      null, or with --at {"time", "known", "why", "image", "unknown_fields", "as_of", "change_id",
-              "window_id"}}
+              "window_id", "access": [{"user_or_group_id", "grantee_type", "grantee_name", "row_cause",
+                                       "answer": yes|no|unknown, "access_level", "from", "to"}]}}
 match, values, final and revision are as in the history topic; match null: only the change record tells it.
 missing_fields null means all fields; records null means all records. seconds of the last stay count to now.
+A fact of access happened at some moment from not_before to not_after; null: before we first looked. access tells of
+explicit share rows only: the org-wide default, the role hierarchy, View All and Modify All are in none.
 why: not_created, deleted (both known), before_retention, loss_window, nothing_known.
 Exit code: 0 found, 1 Kafka holds nothing of the record.
 
 examples:
   session-consumer timeline 0Mw000000000001
   session-consumer timeline 0Mw000000000001AAA --at 2026-11-22T10:00
-  session-consumer timeline 0Mw000000000001AAA --at 2h --json"""
+  session-consumer timeline 0Mw000000000001AAA --at 2h --json
+  session-consumer timeline 0Mw000000000001AAA --at 2h --grantee 005000000000001"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +105,16 @@ def add_parser(subparsers: Subparsers) -> None:
         help="tell one record's history from Kafka",
         description=(
             "Status and owner over time, every field change with old and new value, who made it, when, and how\n"
-            "certain that is; the loss windows that touch the record; and how far back Kafka reaches."
+            "certain that is; who gained and lost access by share rows; its feed; the loss windows that touch the\n"
+            "record; and how far back Kafka reaches."
         ),
         epilog=_EPILOG,
     )
     parser.add_argument("record_id", metavar="ID", help="record id of 15 or 18 characters")
     parser.add_argument("--at", metavar="TIME", help=f"also print the record as it was then; {HELP}")
+    parser.add_argument(
+        "--grantee", metavar="ID", help="only tell the access of this user or group; 15 or 18 characters"
+    )
     parser.add_argument("--entity", metavar="E", help="API name of its object (default: those of the channels)")
     add_json_option(parser)
 
@@ -122,6 +137,7 @@ async def run(args: argparse.Namespace) -> int:
         if channels:
             read = await lookup.coverage(topics, channels, _earliest(found))
             windows = [window for facts in read.channels.values() for window in facts.windows]
+        progress = await lookup.progress(topics)
     timeline = build(
         found.record_id,
         found.entity,
@@ -133,11 +149,43 @@ async def run(args: argparse.Namespace) -> int:
     )
     changes_reach = found.reach("changes")
     then = None if at_ms is None else image_at(timeline, at_ms, changes_reach.oldest_ms if changes_reach else None)
+    sharing = _sharing(found, progress)
+    grantee = None if args.grantee is None else _grantee(args.grantee)
     if args.json:
-        write_json(_as_json(timeline, found, then, now_ms))
+        document = as_json(timeline, {kind: found.reach(kind) for kind in _KINDS}, then, now_ms)
+        document |= sharing_json(sharing)
+        if then is not None and isinstance(document["at"], dict):
+            document["at"]["access"] = answers_json(sharing, then.at_ms, grantee)
+        write_json(document)
     else:
-        _print(timeline, found, then, now_ms)
+        _print(timeline, then, now_ms)
+        print_sharing(sharing, at_ms, grantee)
+        _print_reach({kind: found.reach(kind) for kind in _KEPT_KINDS})
     return 0
+
+
+def _sharing(found: _Found, progress: Mapping[str, Mapping[str, Json]]) -> Sharing:
+    reach = found.reach("sharing")
+    return sharing_of(
+        _values(found.kept("sharing")),
+        _newest_value(found.kept("access")),
+        _values(found.kept("feed")),
+        progress,
+        found.entity,
+        reach.oldest_ms if reach is not None and reach.dropped else None,
+    )
+
+
+def _newest_value(kept: Sequence[Kept]) -> Mapping[str, Json] | None:
+    """Return the newest record of a compacted topic, None for a tombstone or nothing."""
+    return next(_values(kept[-1:]), None)
+
+
+def _grantee(text: str) -> str:
+    try:
+        return to_18(text)
+    except ValueError as error:
+        raise UsageError(f"{text[:40]!r} is no id of a user or group", "Copy it from a Kafka record") from error
 
 
 async def _find(
@@ -205,51 +253,39 @@ def _values(kept: Sequence[Kept]) -> Iterator[Mapping[str, Json]]:
         yield value
 
 
-def _print(timeline: Timeline, found: _Found, then: ImageAt | None, now_ms: int) -> None:
+def _print(timeline: Timeline, then: ImageAt | None, now_ms: int) -> None:
     write_line(f"{timeline.entity} {timeline.record_id}")
     if timeline.created_ms is not None:
-        write_line(f"created {show_time(timeline.created_ms)}{_by(timeline.created_by)}")
+        write_line(f"created {show_time(timeline.created_ms)}{by_words(timeline.created_by)}")
     for event in timeline.life:
         if event.what != "created":
-            write_line(f"{event.what} {show_time(event.at_ms)}{_by(event.by)}")
+            write_line(f"{event.what} {show_time(event.at_ms)}{by_words(event.by)}")
     if timeline.state is not None and timeline.state.stale:
         write_line("a repair is pending: some of what is known of it may be out of date")
     for name, stays in timeline.stays.items():
-        _section({"Status": "status", "OwnerId": "owner"}[name])
+        section({"Status": "status", "OwnerId": "owner"}[name])
         write_table([_stay_row(stay, now_ms) for stay in stays])
     if timeline.facts:
-        _section("changes")
+        section("changes")
         write_table([_fact_row(fact) for fact in timeline.facts])
     if timeline.windows:
-        _section("loss windows")
+        section("loss windows")
         write_table([_window_row(window) for window in timeline.windows])
     if then is not None:
-        _section(f"at {show_time(then.at_ms)}")
+        section(f"at {show_time(then.at_ms)}")
         _print_then(then)
-    write_line()
-    for kind in ("changes", "history"):
-        write_line(_reach_words(kind, found.reach(kind)))
-
-
-def _section(title: str) -> None:
-    write_line()
-    write_line(title)
-
-
-def _by(user: str | None) -> str:
-    return "" if user is None else f" by {user}"
 
 
 def _stay_row(stay: Stay, now_ms: int) -> tuple[str, ...]:
-    lasted = "" if stay.from_ms is None else _duration((stay.to_ms or max(now_ms, stay.from_ms)) - stay.from_ms)
+    lasted = "" if stay.from_ms is None else duration((stay.to_ms or max(now_ms, stay.from_ms)) - stay.from_ms)
     until = show_time(stay.to_ms) if stay.to_ms is not None else "now"
     doubt = "" if stay.certain else "other values may be hidden in it"
     since = "not known" if stay.from_ms is None else show_time(stay.from_ms)
-    return (f"  {since}", until, _shown(stay.value, stay.label), lasted, _by(stay.by).strip(), doubt)
+    return (f"  {since}", until, shown(stay.value, stay.label), lasted, by_words(stay.by).strip(), doubt)
 
 
 def _fact_row(fact: FieldFact) -> tuple[str, ...]:
-    old, new = _shown(fact.old, fact.old_label), _shown(fact.new, fact.new_label)
+    old, new = shown(fact.old, fact.old_label), shown(fact.new, fact.new_label)
     if fact.values == "not_stored":
         old = new = "(not stored)"
     elif fact.values == "old_unknown":
@@ -260,7 +296,7 @@ def _fact_row(fact: FieldFact) -> tuple[str, ...]:
     certain = _CERTAINTY.get(fact.match, fact.match or "")
     if fact.origin == "resync":
         certain = f"difference of two images, {certain}"
-    return (f"  {show_time(fact.at_ms)}", fact.field, old, "→", new, _by(fact.by).strip(), certain)
+    return (f"  {show_time(fact.at_ms)}", fact.field, old, "→", new, by_words(fact.by).strip(), certain)
 
 
 def _window_row(window: Window) -> tuple[str, ...]:
@@ -282,34 +318,17 @@ def _print_then(then: ImageAt) -> None:
         hidden = f" ({then.window_id})" if then.window_id else ""
         write_line(f"  {_WHY[then.why]}{hidden}")
     if then.image is not None:
-        write_table([(f"  {name}", _shown(value, None, whole=True)) for name, value in then.image.items()])
+        write_table([(f"  {name}", shown(value, None, whole=True)) for name, value in then.image.items()])
     if then.unknown_fields:
         write_line(f"  unknown then: {', '.join(then.unknown_fields)}")
     if then.as_of_ms is not None:
         write_line(f"  since {show_time(then.as_of_ms)}, change {then.change_id}")
 
 
-def _shown(value: Json, label: str | None, *, whole: bool = False) -> str:
-    text = _plain(value) if isinstance(value, str) else orjson.dumps(value).decode()
-    if len(text) > _TEXT_CHARS and not whole:
-        text = f"{text[:_TEXT_CHARS]}…"
-    return f"{text} ({_plain(label)})" if label else text
-
-
-def _plain(text: str) -> str:
-    """Return a text for one line: a line break or a terminal's escape sequence must not reach it as such."""
-    return text if text and text.isprintable() else f'"{text.encode("unicode_escape").decode()}"'
-
-
-def _duration(ms: int) -> str:
-    """Return a duration in its two greatest units: ``3m 20s``, ``2d 4h``."""
-    seconds = max(ms, 0) // 1000
-    parts: list[str] = []
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
-        count, seconds = divmod(seconds, size)
-        if count or parts:
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2]) or "0s"
+def _print_reach(reaches: Mapping[str, Reach | None]) -> None:
+    write_line()
+    for kind, reach in reaches.items():
+        write_line(_reach_words(kind, reach))
 
 
 def _reach_words(kind: str, reach: Reach | None) -> str:
@@ -320,103 +339,3 @@ def _reach_words(kind: str, reach: Reach | None) -> str:
     if reach.dropped:
         return f"{kind}: kept since {show_time(reach.oldest_ms)}, older records were dropped by retention"
     return f"{kind}: everything is kept, since {show_time(reach.oldest_ms)}"
-
-
-def _as_json(timeline: Timeline, found: _Found, then: ImageAt | None, now_ms: int) -> dict[str, object]:
-    state = timeline.state
-    reaches = {kind: found.reach(kind) for kind in _KINDS}
-    return {
-        "record_id": timeline.record_id,
-        "entity": timeline.entity,
-        "created_at": _time(timeline.created_ms),
-        "created_by": timeline.created_by,
-        "deleted_at": _time(timeline.deleted_ms),
-        "life": [
-            {"at": _time(each.at_ms), "what": each.what, "by": each.by, "change_id": each.change_id}
-            for each in timeline.life
-        ],
-        "status": [_stay_json(stay, now_ms) for stay in timeline.stays.get("Status", ())],
-        "owner": [_stay_json(stay, now_ms) for stay in timeline.stays.get("OwnerId", ())],
-        "changes": [_fact_json(fact) for fact in timeline.facts],
-        "loss_windows": [_window_json(window) for window in timeline.windows],
-        "state": None
-        if state is None
-        else {
-            "image": state.image,
-            "unknown_fields": state.unknown,
-            "stale": state.stale,
-            "deleted": state.deleted,
-            "record_version": state.version,
-            "since": state.since,
-            "metrics": state.metrics,
-        },
-        "retention": {
-            kind: None if reach is None else {"oldest": _time(reach.oldest_ms), "dropped": reach.dropped}
-            for kind, reach in reaches.items()
-        },
-        "at": None if then is None else _then_json(then),
-    }
-
-
-def _stay_json(stay: Stay, now_ms: int) -> dict[str, object]:
-    end_ms = max(now_ms, stay.from_ms or 0) if stay.to_ms is None else stay.to_ms
-    return {
-        "value": stay.value,
-        "label": stay.label,
-        "from": _time(stay.from_ms),
-        "to": _time(stay.to_ms),
-        "seconds": None if stay.from_ms is None else (end_ms - stay.from_ms) / 1000,
-        "by": stay.by,
-        "certain": stay.certain,
-    }
-
-
-def _fact_json(fact: FieldFact) -> dict[str, object]:
-    return {
-        "at": _time(fact.at_ms),
-        "time_precision": fact.precision,
-        "field": fact.field,
-        "old": fact.old,
-        "new": fact.new,
-        "values": fact.values,
-        "old_label": fact.old_label,
-        "new_label": fact.new_label,
-        "by": fact.by,
-        "match": fact.match,
-        "final": fact.final,
-        "origin": fact.origin,
-        "change_id": fact.change_id,
-        "revision": fact.revision,
-        "event_id": fact.event_id,
-        "window_id": fact.window_id,
-    }
-
-
-def _window_json(window: Window) -> dict[str, object]:
-    return {
-        "window_id": window.window_id,
-        "reason": window.reason,
-        "from": _time(window.from_ms),
-        "to": _time(window.to_ms),
-        "open": window.open,
-        "restored": sorted(window.restored),
-        "missing_fields": window.missing_fields,
-        "records": len(window.record_ids) or None,
-    }
-
-
-def _then_json(then: ImageAt) -> dict[str, object]:
-    return {
-        "time": _time(then.at_ms),
-        "known": then.known,
-        "why": then.why,
-        "image": then.image,
-        "unknown_fields": then.unknown_fields,
-        "as_of": _time(then.as_of_ms),
-        "change_id": then.change_id,
-        "window_id": then.window_id,
-    }
-
-
-def _time(ms: int | None) -> str | None:
-    return None if ms is None else iso_utc(ms)

@@ -13,6 +13,7 @@ import orjson
 from consumer.delivery.internal import broken
 from consumer.delivery.names import Topics
 from consumer.delivery.partition import partition_for
+from consumer.delivery.positions import ProgressEntry
 from consumer.delivery.windows import stream_of
 from consumer.errors import KafkaRefusedError
 from consumer.events import Json, LossWindow
@@ -136,6 +137,17 @@ class Lookup:
             found += [Kept(each.offset, each.timestamp, each.value) for each in piece if each.key == key]
         reach = {each.topic: Reach(oldest.get(each.topic), dropped=span.start > 0) for each, span in spans.items()}
         return OfKey(records, reach)
+
+    async def progress(self, topics: Topics) -> dict[str, Mapping[str, Json]]:
+        """Return how far the jobs and polls of all channels got, by name; of equal names the last channel's.
+
+        Raises:
+            KafkaUnavailableError: no broker answered in time.
+            KafkaRefusedError: the topic doesn't exist or may not be read.
+            ForeignStateError: something else writes to the topic.
+        """
+        entries = (await read_entries(self._reader, topics)).values()
+        return {entry.name: entry.state for entry in entries if isinstance(entry, ProgressEntry)}
 
     async def coverage(
         self, topics: Topics, channels: Sequence[str], from_ms: int | None, *, open_windows: bool = True

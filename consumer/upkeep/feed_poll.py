@@ -93,7 +93,8 @@ class FeedJob:
                 break
             await self._hand_over(entity, page, began_ms)
         removed, deleted_to_ms = await self._deleted(entity, count(state, "deleted_to_ms"), complete_ms)
-        complete_ms = max(complete_ms, watermark_ms)
+        # What is told is remembered as far back as the delete log is asked, should that be behind.
+        complete_ms = max(min(complete_ms, deleted_to_ms), watermark_ms)
         moved = {"began_ms": began_ms, "complete_to_ms": complete_ms, "deleted_to_ms": deleted_to_ms}
         last = replace(page, items=(*page.items, *removed))
         await self._hand_over(entity, last, began_ms, complete_ms, (Progress(FEED_POLL + entity, moved),))
@@ -136,7 +137,8 @@ class FeedJob:
             self._refusals.tell("deleted feed items", entity, error)
             return [], to_ms
         items: list[FeedItem] = []
-        ids = sorted(log.ids)
+        # The log ignores seconds, and names what was removed before the question's time too.
+        ids = sorted(each for each, deleted_ms in log.ids.items() if deleted_ms >= start_ms)
         for begin in range(0, len(ids), IDS_A_READ):
             items += await self._by_id(entity, ids[begin : begin + IDS_A_READ], log)
         return items, max(from_ms, min(to_ms, log.covered_to_ms))

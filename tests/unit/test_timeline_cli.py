@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.cli.timeline import _duration, _fact_row, _Found, _print, _shown, _stay_row
-from consumer.kafka.lookup import OfKey, Reach
+from consumer.cli.timeline import _fact_row, _print, _print_reach, _stay_row
+from consumer.cli.timeline_words import duration, shown
+from consumer.kafka.lookup import Reach
 from consumer.tracking.timeline_at import image_at
 from consumer.tracking.timeline_values import Stay
-from tests.unit.test_timeline import CLOSED, ENTITY, FULL, RECORD, T, change, fact, told, window
+from tests.unit.test_timeline import CLOSED, FULL, T, change, fact, told, window
 
 
 @pytest.mark.parametrize(
@@ -16,20 +17,20 @@ from tests.unit.test_timeline import CLOSED, ENTITY, FULL, RECORD, T, change, fa
     [(0, "0s"), (999, "0s"), (-5, "0s"), (200_000, "3m 20s"), (3_600_000, "1h 0m"), (190_000_000, "2d 4h")],
 )
 def test_durations_in_their_two_greatest_units(ms: int, text: str) -> None:
-    assert _duration(ms) == text
+    assert duration(ms) == text
 
 
 def test_values_stand_on_one_line_and_bring_no_escape_sequence_to_the_terminal() -> None:
-    assert [_shown("a", "Ada"), _shown("", None), _shown(None, None), _shown(1.5, None)] == [
+    assert [shown("a", "Ada"), shown("", None), shown(None, None), shown(1.5, None)] == [
         "a (Ada)",
         '""',
         "null",
         "1.5",
     ]
     for text in ("a\nb", "\x1b[2J", "\x9b2J", "\u202e"):
-        assert _shown(text, text).isprintable()
-    assert len(_shown("x" * 300, None)) == 61
-    assert len(_shown("x" * 300, None, whole=True)) == 300
+        assert shown(text, text).isprintable()
+    assert len(shown("x" * 300, None)) == 61
+    assert len(shown("x" * 300, None, whole=True)) == 300
 
 
 @pytest.mark.parametrize(
@@ -67,9 +68,8 @@ def test_everything_has_its_place(capsys: pytest.CaptureFixture[str]) -> None:
         [fact("Status", "Waiting", "Active", 2000, by=None)],
         windows=[restored, open_one, window(window_id="all", **{**CLOSED, "restored": frozenset()})],
     )
-    names = {kind: kind for kind in ("state", "changes", "history")}
-    reach = {"changes": Reach(T, dropped=True), "history": Reach(None, dropped=False)}
-    _print(of, _Found(RECORD, ENTITY, OfKey({}, reach), names), image_at(of, T + 2500, T), T + 7_200_000)
+    _print(of, image_at(of, T + 2500, T), T + 7_200_000)
+    _print_reach({"changes": Reach(T, dropped=True), "history": Reach(None, dropped=False), "sharing": None})
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if line and line[0].islower()] == [
         "created 2026-09-21T14:13:20Z by 005000000000001AAA",
@@ -80,6 +80,7 @@ def test_everything_has_its_place(capsys: pytest.CaptureFixture[str]) -> None:
         "at 2026-09-21T14:13:22.500Z",
         "changes: kept since 2026-09-21T14:13:20Z, older records were dropped by retention",
         "history: the record's partition is empty",
+        "sharing: the topic does not exist",
     ]
     assert "closed, state restored: transitions of AgentCount are missing" in out
     assert "closed, nothing restored: transitions of all fields are missing" in out
