@@ -24,7 +24,10 @@ from tests.delivery_values import CHANNEL, EVENT_ID, ORG, RECORD, TOPICS, change
 from tests.tracking_values import untracked
 
 NAMES = sorted(path.stem for path in SCHEMAS.glob("*.json"))
-KINDS = ["changes", "coverage", "quarantine", "positions", "control", "state", "history", "ledger"]
+KINDS = [
+    *("changes", "coverage", "quarantine", "positions", "control", "state", "history", "ledger"),
+    *("sharing", "access", "sharing-rules", "feed"),
+]
 
 
 def change_record(change_type: str = "UPDATE") -> OutboundRecord:
