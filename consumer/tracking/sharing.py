@@ -240,7 +240,9 @@ class Bounds:
         return self._ordered(start, answered_ms)
 
     def of_level(self, share: KnownShare, row: ShareRow, answered_ms: int) -> tuple[int | None, int]:
-        """Return the interval in which a share's level changed."""
+        """Return the interval in which a share's level changed; one that was missed may have been away in it."""
+        if share.missing_ms is not None:
+            return self._ordered(share.seen_ms, answered_ms)
         return self._ordered(self._polled(row, self.seen_ms(share)), answered_ms)
 
     def of_loss(self, share: KnownShare, answered_ms: int) -> tuple[int, int]:
