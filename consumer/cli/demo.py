@@ -66,7 +66,8 @@ def add_parser(subparsers: Subparsers) -> None:
         description=(
             "Run an emulated Salesforce org with live contact-centre traffic, a Kafka broker inside this process,\n"
             "and the service between them; show the records as they are committed: changes from before → after,\n"
-            "history that Salesforce's own rows confirm, what is proven complete. On a pipe they come as JSON lines.\n"
+            "history that Salesforce's own rows confirm, who gains and loses access, what is posted, what is proven\n"
+            "complete. On a pipe they come as JSON lines.\n"
             "Ends with Ctrl-C.\n\n"
             "The embedded broker shows the service at work. It proves no guarantee: use --kafka for a real one."
         ),
@@ -139,7 +140,10 @@ async def _watch(settings: Settings, cluster: Cluster, stop: asyncio.Event, seco
     await ensure_topics(
         cluster, planned_specs(topics, settings.kafka, shared=settings.sharing.wanted, fed=settings.feed.wanted)
     )
-    of_session = [topics.of(_ENTITY, kind) for kind in ("changes", "history", "state")]
+    kinds = ["changes", "history", "state"]
+    kinds += ["sharing", "sharing-rules"] if settings.sharing.wanted else []
+    kinds += ["feed"] if settings.feed.wanted else []
+    of_session = [topics.of(_ENTITY, kind) for kind in kinds]
     public = [*of_session, topics.coverage, topics.quarantine]
     async with running(Service(settings, cluster=cluster)), tail(cluster, public) as records, task_group() as group:
         shown = group.create_task(_show_all(records, show))
@@ -200,7 +204,8 @@ class _Show:
         facts = f"{kinds['history']} history facts ({self._confirmed} confirmed by Salesforce's own rows)"
         self._notes.print(f"\n{kinds['changes']} changes, {facts},")
         others = f", {kinds['quarantine']} in quarantine" if kinds["quarantine"] else ""
-        tracked = f"states of {len(self._sessions)} sessions, {kinds['coverage']} coverage records{others}"
+        others = f", {kinds['feed']} of the feed, {kinds['coverage']} of coverage{others}"
+        tracked = f"states of {len(self._sessions)} sessions, {kinds['sharing']} records of sharing{others}"
         self._notes.print(f"{tracked} in {seconds:.0f} s.")
         if prefix is not None:
             self._notes.print(f"The topics {prefix}* stay in your Kafka; delete them when you have looked.")

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from rich.text import Text
 
+from consumer.cli.timeline_words import plain
 from consumer.events import OutboundRecord
 
 _COLOURS = {"c": "green", "u": "cyan", "d": "red", "r": "blue"}
@@ -52,6 +53,8 @@ class Lines:
                 return self._fact(value)
             case "coverage":
                 return self._coverage(value)
+            case "sharing" | "sharing-rules" | "feed":
+                return self._in_words(kind, value)
             case _:
                 return None
 
@@ -109,6 +112,22 @@ class Lines:
             case kind:
                 return self._line(None, "coverage", "yellow", kind)
 
+    def _in_words(self, kind: str, value: dict[str, Any]) -> Text:
+        """Return the line of what polls found: a share row, a sharing rule, a feed item."""
+        if kind == "sharing":
+            return self._phrase("access", "green", self._name(value["record_id"]), _share_words(value))
+        if kind == "sharing-rules":
+            return self._phrase("rule", "green", _one_line(value["name"] or value["rule_id"]), _rule_words(value))
+        whose = value["record_id"] or value["feed_item_id"]
+        return self._phrase("feed", "blue", self._name(whose), _feed_words(value))
+
+    def _phrase(self, word: str, colour: str, what: str, phrase: str) -> Text:
+        """Return a line that says something in words, cut where the terminal ends."""
+        text = self._line(None, word, colour, what)
+        text.append(phrase if len(what) < _NAME_WIDTH else f" {phrase}")
+        text.truncate(self._width, overflow="ellipsis")
+        return text
+
     def _name(self, record_id: str) -> str:
         return self._names.get(record_id, record_id)
 
@@ -128,6 +147,56 @@ def _told(op: str, changed: list[str], before: dict[str, Any], after: dict[str, 
         names = [each for each, value in after.items() if before.get(each) != value]
     wanted = [each for each in dict.fromkeys(names) if each not in _NOT_SHOWN]
     return [each for each in _SHOWN_FIRST if each in wanted] + [each for each in wanted if each not in _SHOWN_FIRST]
+
+
+def _share_words(fact: dict[str, Any]) -> str:
+    """Return what happened to a share row, and to whose."""
+    level, cause = fact["access_level"], fact["row_cause"] or "no cause"
+    match fact["kind"]:
+        case "unseen":
+            span = f"{fact['not_before'][11:19]}Z to {fact['not_after'][11:19]}Z"
+            return f"unseen from {span}: owners changed too fast"
+        case "granted":
+            words = f"granted {level} to"
+        case "revoked":
+            words = f"revoked {level} from"
+        case "level_changed":
+            words = f"changed {fact['previous_access_level']} → {level} for"
+        case kind:
+            words = f"{kind} {level}:"
+    return f"{words} {_grantee(fact['grantee_type'], fact['grantee_name'], fact['user_or_group_id'])} ({cause})"
+
+
+def _rule_words(rule: dict[str, Any]) -> str:
+    """Return what became of a sharing rule, and what it says."""
+    if rule["kind"] == "changed":
+        changes = ", ".join(_change_words(each) for each in rule["changed"])
+        return f"changed: {_one_line(changes)}"
+    whose = _grantee(rule["group_type"], rule["group_name"], rule["group_id"])
+    who = _grantee(rule["grantee_type"], rule["grantee_name"], rule["user_or_group_id"])
+    return f"{rule['kind']}: {rule['access_level'] or '?'} on records of {whose} to {who}"
+
+
+def _feed_words(item: dict[str, Any]) -> str:
+    """Return what became of a feed item, and the beginning of what it says."""
+    told = ", ".join(_change_words(each) for each in item["changes"]) or item["title"] or item["body"]
+    words = f"{item['type'] or 'item'} {item['kind']}"
+    return f"{words}: {_one_line(told)}" if told else words
+
+
+def _change_words(change: dict[str, Any]) -> str:
+    return f"{_label(change['field'])} {_short(change['old_value'])} → {_short(change['new_value'])}"
+
+
+def _grantee(kind: str | None, name: str | None, grantee: str | None) -> str:
+    words = [each for each in (kind, name) if each]
+    if name is None:
+        words.append(_short(grantee) if grantee else "nobody known")
+    return _one_line(" ".join(words))
+
+
+def _one_line(text: str) -> str:
+    return plain(" ".join(text.split()))
 
 
 def _label(field: str) -> str:
