@@ -182,6 +182,49 @@ def test_counters_and_kinds_of_records(desk: Desk) -> None:
     assert desk.value("records_committed_total", kind="changes") == 1
 
 
+def test_a_sweep_under_way_is_on_the_status_page_and_its_rows_are_counted(desk: Desk) -> None:
+    desk.observer.sweeping("MessagingSession", 50, 120, 50)
+    desk.observer.sweeping("MessagingSession", 100, None, 50)
+    desk.observer.sweeping("Case", 7, 9, 7)
+    assert desk.health.sweeps["MessagingSession"] == {"rows": 100, "total": None}
+    assert desk.value("share_rows_total") == 107
+    desk.observer.swept("MessagingSession", 120, NOW_MS - 60_000, NOW_MS)
+    assert desk.health.sweeps.keys() == {"Case"}
+    desk.observer.streaming(cast("Pipeline", None))  # a generation begins; nothing asks for its buffer here
+    assert desk.health.sweeps == {}
+
+
+def test_a_sweep_s_age_counts_from_its_beginning_and_goes_on_growing(desk: Desk) -> None:
+    desk.observer.swept("MessagingSession", 120, NOW_MS - 60_000, NOW_MS)
+    assert desk.value("sweep_age_seconds", entity="MessagingSession") == 60
+    desk.now_ms += 3_600_000
+    assert desk.value("sweep_age_seconds", entity="MessagingSession") == 3_660
+    desk.observer.swept("MessagingSession", 120, desk.now_ms - 5_000, desk.now_ms)
+    assert desk.value("sweep_age_seconds", entity="MessagingSession") == 5
+
+
+def test_a_sweep_s_age_is_known_from_the_start_and_of_an_object_never_swept_it_is_not(desk: Desk) -> None:
+    progress = {
+        "swept:MessagingSession": {"begun_ms": NOW_MS - 90_000, "ended_ms": NOW_MS - 30_000, "rows": 120},
+        "sweep:Case": {"begun_ms": NOW_MS, "rows": 0},
+    }
+    desk.observer.restored(Restored(None, progress=progress))
+    assert desk.value("sweep_age_seconds", entity="MessagingSession") == 90
+    assert desk.value("sweep_age_seconds", entity="Case") is None
+
+
+def test_the_log_tells_of_a_sweep_now_and_then_and_of_its_end() -> None:
+    desk = Desk()
+    with capture_logs() as lines:
+        for number in range(60):
+            desk.now_ms += 1_000
+            desk.observer.sweeping("MessagingSession", number * 50, 3_000, 50)
+        desk.observer.swept("MessagingSession", 3_000, desk.now_ms - 60_500, desk.now_ms)
+    told = [line["event"] for line in lines]
+    assert 1 < told.count("sweep.progress") < 10
+    assert [line["seconds"] for line in lines if line["event"] == "sweep.complete"] == [60.5]
+
+
 def test_the_log_has_one_summary_for_many_commits() -> None:
     desk = Desk()
     with capture_logs() as lines:
