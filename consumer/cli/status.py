@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumer import clock
 from consumer.cli.common import Subparsers, add_json_option, load_settings, write_json, write_line
+from consumer.cli.status_sharing import bring_sweeps_up_to_date, describe_sharing, sharing_facts
 from consumer.delivery.names import Topics
 from consumer.kafka.connection import Cluster
 from consumer.kafka.deployment import Deployment, describe_position, describe_progress, read_deployment
@@ -39,9 +40,10 @@ def add_parser(subparsers: Subparsers) -> None:
         help="say who is active, how far it has come, and what is wrong",
         description=(
             "Read what is committed in Kafka, and the running worker's own pages at service.listen if there is one:\n"
-            "workers, position, snapshots and resyncs under way, how far changes, history and the hourly comparison\n"
-            "are proven, open loss windows. Exit code 1 when something is wrong: no active worker, halted, failing,\n"
-            "or a position that expires within a day. Open loss windows alone are no trouble: repairs close them."
+            "workers, position, snapshots, resyncs and sweeps under way, how far changes, history and the hourly\n"
+            "comparison are proven, how far shares and feeds are read, open loss windows. Exit code 1 when something\n"
+            "is wrong: no active worker, halted, failing, or a position that expires within a day. Open loss windows\n"
+            "alone are no trouble: repairs close them."
         ),
         epilog="examples:\n  session-consumer status\n  session-consumer status --json | jq .problems",
     )
@@ -105,9 +107,11 @@ def summarise(settings: Settings, deployment: Deployment, page: dict[str, Any] |
         committed = deployment.positions.get(channel)
         position = None if committed is None else describe_position(committed, now_ms)
         worker = pages.get(channel)
-        progress = describe_progress(channel, deployment.progress.get(channel, {}))
+        told = deployment.progress.get(channel, {})
+        progress, sharing = describe_progress(channel, told), describe_sharing(told)
         _bring_up_to_date(progress["scans"], worker)
-        channels.append({"channel": channel, "position": position, **progress, "worker": worker})
+        bring_sweeps_up_to_date(sharing["sweeps"], worker)
+        channels.append({"channel": channel, "position": position, **progress, **sharing, "worker": worker})
         if position is None:
             problems.append(f"{channel}: nothing is committed yet")
         elif float(str(position["expires_in_hours"])) < _EXPIRY_WARNING_H:
@@ -176,11 +180,15 @@ def _print_channel(channel: dict[str, Any]) -> None:
         _fact("history read to", f"{at}  {entity}" if at else f"back-fill of {entity} under way")
     for entity, at in channel["reconciled_to"].items():
         _fact("compared to", f"{at}  {entity}")
+    for name, value in sharing_facts(channel):
+        _fact(name, value)
     for scan in channel["scans"]:
         _fact("reading", _scan_line(scan))
-    worker = channel["worker"]
-    if worker is None:
-        return
+    if channel["worker"] is not None:
+        _print_worker(channel["worker"])
+
+
+def _print_worker(worker: dict[str, Any]) -> None:
     _fact("role", worker["role"])
     _fact("lag", _lag(worker))
     if worker.get("tracked_records") is not None:

@@ -204,3 +204,78 @@ def test_the_text_tells_progress_and_what_can_not_be_read(capsys: pytest.Capture
         "not readable         metrics of MessagingSession: no",
     ):
         assert part in text, part
+
+
+SHARING: dict[str, dict[str, Any]] = {
+    "poll:shares:MessagingSession": {"complete_to_ms": NOW_MS - 30_000, "asked_ms": NOW_MS},
+    "swept:MessagingSession": {"begun_ms": NOW_MS - HOUR_MS, "ended_ms": NOW_MS - HOUR_MS + 750_000, "rows": 12_345},
+    "sweep:AgentWork": {
+        "entity": "AgentWork",
+        "cause": "baseline",
+        "begun_ms": NOW_MS - 60_000,
+        "phase": "rows",
+        "rows": 2_000,
+        "total": 10_000,
+    },
+    "sweep-wanted:MessagingSession": {"since_ms": NOW_MS - 5_000, "last_ms": NOW_MS},
+    "poll:feed:MessagingSession": {"complete_to_ms": NOW_MS - 40_000, "began_ms": 0, "deleted_to_ms": 0},
+    "poll:feed:AgentWork": {"complete_to_ms": NOW_MS - HOUR_MS, "began_ms": NOW_MS, "deleted_to_ms": NOW_MS},
+}
+
+
+def test_how_far_sharing_and_feeds_are_read_comes_from_kafka() -> None:
+    channel = channel_of(with_progress(**SHARING))
+    assert channel["shares_to"] == {"MessagingSession": "2026-09-21T14:12:50+00:00"}
+    assert channel["swept"] == {
+        "MessagingSession": {
+            "begun_at": "2026-09-21T13:13:20+00:00",
+            "ended_at": "2026-09-21T13:25:50+00:00",
+            "rows": 12_345,
+            "minutes": 12.5,
+        }
+    }
+    (sweep,) = channel["sweeps"]
+    assert (sweep["entity"], sweep["rows"], sweep["total"], sweep["cause"]) == ("AgentWork", 2_000, 10_000, "baseline")
+    assert channel["sweep_wanted"] == {"MessagingSession": "2026-09-21T14:13:15+00:00"}
+    assert channel["feed_to"] == {
+        "AgentWork": {"complete_to": "2026-09-21T13:13:20+00:00", "backfill": True},
+        "MessagingSession": {"complete_to": "2026-09-21T14:12:40+00:00", "backfill": False},
+    }
+    assert problems(with_progress(**SHARING)) == []
+
+
+def test_where_nothing_is_read_of_sharing_nothing_is_said() -> None:
+    channel = channel_of(with_progress())
+    assert [channel[name] for name in ("shares_to", "swept", "sweeps", "sweep_wanted", "feed_to")] == [
+        {},
+        {},
+        [],
+        {},
+        {},
+    ]
+
+
+@pytest.mark.parametrize(("told", "rows"), [(4_000, 4_000), (1_000, 2_000)])
+def test_a_sweep_s_rows_are_the_worker_s_where_those_are_newer(told: int, rows: int) -> None:
+    own = page(Role.ACTIVE)
+    own["subscriptions"][0]["sweeps"] = {"AgentWork": {"rows": told, "total": 10_000}}
+    assert channel_of(with_progress(**SHARING), own)["sweeps"][0]["rows"] == rows
+
+
+def test_the_text_tells_of_sharing_and_feeds(capsys: pytest.CaptureFixture[str]) -> None:
+    unknown = {**SHARING["sweep:AgentWork"], "total": None, "phase": "unseen"}
+    wanted = {"since_ms": NOW_MS, "last_ms": NOW_MS}
+    more = {"sweep:Case": unknown, "sweep-wanted:Case": wanted}
+    _print(summarise(SETTINGS, with_progress(**SHARING, **more), page(Role.ACTIVE), NOW_MS))
+    text = capsys.readouterr().out
+    for part in (
+        "shares read to       2026-09-21T14:12:50+00:00  MessagingSession",
+        "last sweep           2026-09-21T13:13:20+00:00  MessagingSession (12,345 rows, 12.5 min)",
+        "sweep under way      AgentWork: 2,000 of 10,000 rows (20 %), rows are read",
+        "sweep under way      Case: 2,000 rows, records that had none are read again",
+        "sweep wanted         since 2026-09-21T14:13:15+00:00  MessagingSession",
+        "feed read to         2026-09-21T14:12:40+00:00  MessagingSession\n",
+        "feed read to         2026-09-21T13:13:20+00:00  AgentWork (back-fill under way)",
+    ):
+        assert part in text, part
+    assert text.count("sweep wanted") == 2, "one under way began before the wish, and need not fulfil it"
