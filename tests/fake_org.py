@@ -14,7 +14,8 @@ from consumer.delivery.headers import iso_utc
 from consumer.emulator.event_schemas import standard_schemas
 from consumer.errors import QueryRefusedError, ServiceError
 from consumer.events import LossWindow
-from consumer.ports import DeletedIds, Delta, HistoryPage, Offsets, RowsPage
+from consumer.ports import Companion, DeletedIds, Delta, HistoryPage, Offsets, RowsPage
+from consumer.tracking.access import AccessState
 from consumer.tracking.arrivals import (
     COUNTED,
     Arrival,
@@ -108,6 +109,7 @@ class FakeOrg:
     bulk_rows: dict[str, list[Row]] = field(default_factory=dict)
     bulk_ended: list[str] = field(default_factory=list)
     pace_factor: float = 1.0
+    hidden: tuple[str, ...] = ()
 
     def now_ms(self) -> int:
         """The org's time."""
@@ -140,6 +142,10 @@ class FakeOrg:
         return row
 
     # RecordSource
+
+    async def hidden_columns(self, entity: str, what: Companion) -> tuple[str, ...]:
+        await self._answer(f"hidden {what}", entity)
+        return self.hidden
 
     async def _answer(self, name: str, entity: str = "") -> int:
         self.calls.append(name)
@@ -276,6 +282,7 @@ class Durable:
 
     states: dict[Key, RecordState] = field(default_factory=dict)
     ledgers: dict[Key, LedgerEntry] = field(default_factory=dict)
+    accesses: dict[Key, AccessState] = field(default_factory=dict)
     progress: dict[str, dict[str, Any]] = field(default_factory=dict)
     windows: dict[str, LossWindow] = field(default_factory=dict)
     seen: dict[tuple[str, str], set[str]] = field(default_factory=dict)
@@ -311,6 +318,31 @@ class FakeStore:
             self._durable.ledgers.pop(key, None)
         else:
             self._durable.ledgers[key] = entry
+
+    def access(self, key: Key) -> AccessState | None:
+        return self._durable.accesses.get(key)
+
+    def put_access(self, access: AccessState) -> None:
+        self._durable.accesses[access.entity, access.record_id] = access
+
+    def remove_access(self, key: Key) -> None:
+        self._durable.accesses.pop(key, None)
+
+    def due_shares(self, entity: str, now_ms: int, limit: int) -> Sequence[Key]:
+        due = [
+            (entry.shares.due_ms, key)
+            for key, entry in self._durable.ledgers.items()
+            if key[0] == entity and entry.shares is not None and entry.shares.due_ms <= now_ms
+        ]
+        return [key for _, key in sorted(due)[:limit]]
+
+    def unseen_access(self, entity: str, job_id: str, after_id: str, limit: int) -> Sequence[str]:
+        seen = self._durable.seen.get((entity, job_id), set())
+        known = sorted(key[1] for key in self._durable.accesses if key[0] == entity)
+        return [each for each in known if each > after_id and each not in seen][:limit]
+
+    def accesses(self, entity: str) -> int:
+        return sum(1 for key in self._durable.accesses if key[0] == entity)
 
     def cut(self) -> Delta:
         return Delta()
@@ -362,6 +394,8 @@ class Told:
         self.scans: list[tuple[str, str, int]] = []
         self.complete: list[tuple[str, str, int]] = []
         self.unavailable: list[tuple[str, str]] = []
+        self.sweeps: list[tuple[int, int | None]] = []
+        self.swept_rows: list[int] = []
 
     def api_call_failed(self, job: str, error: ServiceError, delay_s: float) -> None:
         self.failed.append((job, error, delay_s))
@@ -371,6 +405,12 @@ class Told:
 
     def scanned(self, job: str, entity: str, rows: int, seconds: float) -> None:
         self.complete.append((job, entity, rows))
+
+    def sweeping(self, entity: str, rows: int, total: int | None, more: int) -> None:
+        self.sweeps.append((rows, total))
+
+    def swept(self, entity: str, rows: int, begun_ms: int, ended_ms: int) -> None:
+        self.swept_rows.append(rows)
 
     def not_available(self, what: str, entity: str, error: ServiceError) -> None:
         self.unavailable.append((what, entity))

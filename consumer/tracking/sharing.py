@@ -159,7 +159,7 @@ class SharingTracker:
         if not read.whole:
             if due is not None or comparison.known_whole:
                 return due
-            return SharesDue(read.answered_ms, read.cause or ShareCause.INCREMENTAL)
+            return SharesDue(read.answered_ms, comparison.cause)
         left = None if due is None or due.last_ms is None or contains(read, due.last_ms) else due
         if left is not None and left.first_ms is not None:
             left = replace(left, first_ms=max(left.first_ms, min(read.asked_ms, left.last_ms or read.asked_ms)))
@@ -317,8 +317,10 @@ class Comparison:
         read, due = self._read, self._bounds.due
         if due is not None and read.whole:
             return due.cause
-        if read.cause is None:
-            return ShareCause.INCREMENTAL
+        if read.cause in {None, ShareCause.INCREMENTAL}:
+            # What is met before the first sweep was through may have been there all along.
+            first = self._before is None and self._bounds.whole_ms is None
+            return ShareCause.BASELINE if first else ShareCause.INCREMENTAL
         if read.cause is ShareCause.BASELINE and self._before is not None and self._before.complete:
             return ShareCause.SWEEP
         return read.cause

@@ -10,12 +10,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import re
 import sys
 import tempfile
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ import aiohttp
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from tests.bench.phases import Phase, note, reading
 from tests.bench.rig import SESSIONS, peak_bytes
 from tests.broker import kafka_version, running_broker
 from tests.contract.topic_schemas import RecordShapeError, kind_of, validate_record
@@ -58,47 +58,6 @@ class Plan:
     rate: float
     kill: bool
     bulk: bool
-
-
-@dataclass(slots=True)
-class Times:
-    """A histogram of the service over a while.
-
-    Attributes:
-        count: how many.
-        seconds: their sum.
-        upto: how many took at most so long, by the bucket's bound.
-    """
-
-    count: float = 0.0
-    seconds: float = 0.0
-    upto: defaultdict[float, float] = field(default_factory=lambda: defaultdict(float))
-
-    def add(self, after: Times, before: Times) -> None:
-        """Add what was counted between two readings."""
-        self.count += after.count - before.count
-        self.seconds += after.seconds - before.seconds
-        for bound, many in after.upto.items():
-            self.upto[bound] += many - before.upto[bound]
-
-    def __str__(self) -> str:
-        if not self.count:
-            return "nothing"
-        parts = (
-            f"{share:.0%} <= {next(bound for bound in sorted(self.upto) if self.upto[bound] >= share * self.count):g} s"
-            for share in (0.5, 0.95, 0.99, 1.0)
-        )
-        return f"mean {self.seconds / self.count * 1000:5.0f} ms ({', '.join(parts)})"
-
-
-@dataclass(slots=True)
-class Phase:
-    """What the service did in one phase of the run."""
-
-    seconds: float = 0.0
-    events: float = 0.0
-    commit: Times = field(default_factory=Times)
-    lag: Times = field(default_factory=Times)
 
 
 @dataclass(slots=True)
@@ -233,10 +192,10 @@ class Snapshot:
         done = await self._worker.said(_LIMIT_S, event="scan.complete")
         result.rows = int(done["rows"])
         result.seconds += time.monotonic() - self._begun_s
-        page = self._note(result.scanning, page, await self._reading())
+        page = note(result.scanning, page, await self._reading())
         self._told()
         await asyncio.sleep(_AFTER_S)  # a length of time is what is measured here
-        self._note(result.alone, page, await self._reading())
+        note(result.alone, page, await self._reading())
         await self._settle()
         await self._compare()
         return result
@@ -264,7 +223,7 @@ class Snapshot:
             return await worker.metric("scan_rows_total") >= self._plan.rows / 2
 
         await until(halfway, "half of the rows are read", _LIMIT_S)
-        self._note(result.scanning, page, await self._reading())
+        note(result.scanning, page, await self._reading())
         await worker.kill()
         ended_s = time.monotonic()
         result.seconds += ended_s - self._begun_s
@@ -292,27 +251,8 @@ class Snapshot:
 
     async def _reading(self) -> dict[str, Any]:
         """Return the worker's histograms and counters now."""
-        worker = self._worker
-        self.result.peak_bytes = max(self.result.peak_bytes, peak_bytes(worker.pid))
-        async with self._lab.http.get(f"{await worker.served()}/metrics") as answer:
-            page = await answer.text()
-        found: dict[str, Any] = {"at": time.monotonic()}
-        for name in ("commit_seconds", "own_lag_seconds"):
-            times = found[name] = Times()
-            buckets = rf'^session_consumer_{name}_bucket{{.*le="(\S+?)".*}} (\S+)$'
-            for bound, value in re.findall(buckets, page, re.MULTILINE):
-                times.upto[float(bound)] = float(value)
-            times.count = _sum(page, f"{name}_count")
-            times.seconds = _sum(page, f"{name}_sum")
-        found["events"] = _sum(page, "batch_events_sum")
-        return found
-
-    def _note(self, phase: Phase, before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str, Any]:
-        phase.seconds += after["at"] - before["at"]
-        phase.events += after["events"] - before["events"]
-        phase.commit.add(after["commit_seconds"], before["commit_seconds"])
-        phase.lag.add(after["own_lag_seconds"], before["own_lag_seconds"])
-        return after
+        self.result.peak_bytes = max(self.result.peak_bytes, peak_bytes(self._worker.pid))
+        return await reading(self._lab.http, await self._worker.served())
 
     async def _settle(self) -> None:
         """Pause the traffic, let the org's time pass, and wait until nothing is owed: no window, no commit."""
@@ -407,10 +347,6 @@ def scenario(rows: int, rate: float) -> dict[str, Any]:
             "companions": False,
         },
     }
-
-
-def _sum(page: str, name: str) -> float:
-    return sum(float(each) for each in re.findall(rf"^session_consumer_{name}{{.*}} (\S+)$", page, re.MULTILINE))
 
 
 async def measure(plans: Sequence[Plan]) -> list[Result]:

@@ -19,7 +19,7 @@ from consumer.delivery.coverage import Coverage, Restoration
 from consumer.delivery.headers import iso_utc
 from consumer.delivery.names import Topics
 from consumer.delivery.partition import partition_for
-from consumer.delivery.positions import encode_entry
+from consumer.delivery.positions import ProgressEntry, encode_entry
 from consumer.delivery.windows import stream_of
 from consumer.errors import UsageError
 from consumer.events import LossWindow, OutboundRecord
@@ -137,6 +137,24 @@ async def test_an_open_window_counts_even_when_only_positions_still_has_it(place
     code, out = await place.type()
     assert code == 1
     assert "open: position:1" in out
+
+
+async def test_how_far_sharing_and_feeds_are_read_is_told_however_long_ago_that_was(place: Place) -> None:
+    now = clock.now_ms()
+    swept_ms, feed_ms = now - 60 * 24 * HOUR, now - 40 * 24 * HOUR
+    progress = {"swept:MessagingSession": {"begun_ms": swept_ms, "ended_ms": swept_ms + 9, "rows": 3}}
+    progress["poll:feed:MessagingSession"] = {"complete_to_ms": feed_ms, "began_ms": 0, "deleted_to_ms": 0}
+    entries = [encode_entry(place.topics, ProgressEntry(CHANNEL, name, state), 0) for name, state in progress.items()]
+    elsewhere = ProgressEntry("/data/CaseChangeEvent", "swept:Case", {"begun_ms": now, "ended_ms": now, "rows": 1})
+    await place.write([place.span(now - 25 * HOUR, now - 1000), *entries, encode_entry(place.topics, elsewhere, 0)])
+    code, out = await place.type("--json")
+    told = json.loads(out)
+    assert (code, told["label"]) == (0, "complete")
+    assert told["sharing"] == [{"entity": ENTITY, "checked_to": iso_utc(swept_ms)}]
+    assert told["feed"] == [{"entity": ENTITY, "complete_to": iso_utc(feed_ms)}]
+    code, out = await place.type()
+    assert code == 0
+    assert f"sharing of {ENTITY} is checked to" in out
 
 
 async def test_old_records_are_not_read_unless_they_are_needed(place: Place) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from consumer.cli.coverage import _print, _reports
+from consumer.cli.coverage import _as_json, _print, _reports
 from consumer.cli.times import parse_time, show_time
 from consumer.delivery.coverage import Coverage, Restoration
 from consumer.delivery.windows import stream_of
@@ -120,3 +121,34 @@ def test_the_text_says_what_is_missing_and_how_far_retention_reaches(capsys: pyt
     assert "New__c added; Old__c removed; A is now y, was x; fields in another order" in out
     assert "delivery is proven to 2026-09-21T12:00:00Z" in out
     assert "Kafka keeps coverage records since 2026-09-21T11:00:00Z; nothing is known of the time before" in out
+
+
+def test_sharing_and_feeds_are_no_part_of_what_is_complete_but_told_beside_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    others = [
+        COVERAGE.span(CHANNEL, Span(stream, NOW - HOUR, NOW), NOW, entity="MessagingSession")
+        for stream in ("sharing", "feed")
+    ]
+    assert only(read(*others), NOW - HOUR, NOW).label == "incomplete", "they prove no change delivered"
+    of = replace(
+        read(span(NOW - HOUR, NOW), *others),
+        sharing={"MessagingSession": NOW - 2 * HOUR, "Case": NOW},
+        feed={"MessagingSession": NOW - 60_000, "Case": NOW},
+    )
+    report = only(of, NOW - HOUR, NOW)
+    assert report.label == "complete", "a sweep of two hours ago takes nothing from it"
+    _print(report, of)
+    out = capsys.readouterr().out
+    assert "sharing of MessagingSession is checked to 2026-09-21T12:13:20Z, when the last complete sweep began" in out
+    assert "feed of MessagingSession is read to 2026-09-21T14:12:20Z" in out
+    assert "Case" not in out, "it is of another channel"
+    document = _as_json(of, [report])
+    assert document["sharing"] == [
+        {"entity": "MessagingSession", "checked_to": "2026-09-21T12:13:20.000Z"},
+        {"entity": "Case", "checked_to": "2026-09-21T14:13:20.000Z"},
+    ]
+    assert document["feed"] == [
+        {"entity": "MessagingSession", "complete_to": "2026-09-21T14:12:20.000Z"},
+        {"entity": "Case", "complete_to": "2026-09-21T14:13:20.000Z"},
+    ]

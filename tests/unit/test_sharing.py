@@ -236,9 +236,10 @@ def test_a_single_row_of_a_poll_is_told_and_makes_the_whole_due() -> None:
     told = subject.on_read(modified(row(TEAM), at=10))
     assert brief(told) == [("granted", TEAM, "Read", None, 12)]
     assert not known(states).complete
+    assert {fact.cause for fact in told} == {ShareCause.BASELINE}
     due = due_of(states)
     assert due is not None
-    assert due.cause is ShareCause.INCREMENTAL
+    assert due.cause is ShareCause.BASELINE
     assert brief(subject.on_read(whole(owner_row(QUEUE), row(TEAM), at=14, cause=None))) == [
         ("granted", QUEUE, "All", None, 16)
     ]
