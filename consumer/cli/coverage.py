@@ -38,8 +38,10 @@ reconciled       the state was compared with Salesforce's rows as well; otherwis
 --json prints one object: {"from", "to", "label", "streams": [{"stream", "label", "proven_to",
   "slices": [{"from", "to", "label", "proof", "unproven": [{"from", "to"}],
               "missing": [{"window_id", "reason", "label", "open", "entity", "records", "fields"}]}],
-  "open_windows", "schema_changes"}], "history": [{"entity", "complete_to"}], "retention": {channel: {...}}};
-records null means all records, fields null all fields.
+  "open_windows", "schema_changes"}], "history": [{"entity", "complete_to"}],
+  "sharing": [{"entity", "checked_to"}], "feed": [{"entity", "complete_to"}], "retention": {channel: {...}}};
+records null means all records, fields null all fields. Labels are of changes only: sharing and feeds have no events,
+and are read now and then; checked_to is when the last complete sweep of all share rows began.
 Exit code: 1 if anything in the period is incomplete, else 0.
 
 examples:
@@ -152,7 +154,16 @@ def _print(report: Report, read: CoverageRead) -> None:
     for entity, facts in read.history.items():
         if entity == (entity_of_channel(channel) or entity):
             write_line(f"history of {entity} is complete to {show_time(facts.proven_to_ms)}")
+    for entity, swept_ms in _of_channel(read.sharing, channel):
+        write_line(f"sharing of {entity} is checked to {show_time(swept_ms)}, when the last complete sweep began")
+    for entity, read_ms in _of_channel(read.feed, channel):
+        write_line(f"feed of {entity} is read to {show_time(read_ms)}")
     write_line(_reach_words(read.reach[channel]))
+
+
+def _of_channel(by_object: Mapping[str, int], channel: str) -> list[tuple[str, int]]:
+    only = entity_of_channel(channel)
+    return [(entity, ms) for entity, ms in by_object.items() if entity == (only or entity)]
 
 
 def _remarks(each: Slice) -> Iterator[str]:
@@ -227,6 +238,8 @@ def _as_json(read: CoverageRead, reports: list[Report]) -> dict[str, object]:
         "history": [
             {"entity": entity, "complete_to": _time(facts.proven_to_ms)} for entity, facts in read.history.items()
         ],
+        "sharing": [{"entity": entity, "checked_to": _time(ms)} for entity, ms in read.sharing.items()],
+        "feed": [{"entity": entity, "complete_to": _time(ms)} for entity, ms in read.feed.items()],
         "retention": {
             channel: {"oldest": _time(reach.oldest_ms), "dropped": reach.dropped}
             for channel, reach in read.reach.items()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +21,8 @@ from consumer.kafka.connection import Cluster
 from consumer.kafka.reading import CommittedReader, Partition, Span
 from consumer.kafka.sink import read_entries
 from consumer.tracking.coverage_report import CoverageFacts, Window
+from consumer.tracking.feed import FEED_POLL
+from consumer.tracking.sharing import SWEPT
 
 ReadProgress = Callable[[int, int], None]
 """Is told how many offsets of how many are read."""
@@ -74,11 +76,15 @@ class CoverageRead:
         channels: facts about the changes of each channel.
         history: facts about the field history of each object.
         reach: how far back the records of each channel are kept.
+        sharing: by object, when the last complete sweep of its share rows began, epoch milliseconds.
+        feed: by object, up to when its feed items are read, epoch milliseconds.
     """
 
     channels: Mapping[str, CoverageFacts]
     history: Mapping[str, CoverageFacts] = field(default_factory=dict)
     reach: Mapping[str, Reach] = field(default_factory=dict)
+    sharing: Mapping[str, int] = field(default_factory=dict)
+    feed: Mapping[str, int] = field(default_factory=dict)
 
 
 def _silent(done: int, total: int) -> None:
@@ -159,7 +165,8 @@ class Lookup:
             channels: whose records to read.
             from_ms: the time that matters begins here, epoch milliseconds, so that records of before need not be
                 read; None for all that is kept.
-            open_windows: whether to ask ``positions`` for open windows too, which outlives the retention.
+            open_windows: whether to ask ``positions`` for open windows too, which outlives the retention, and for
+                how far sharing and feeds are read, whose spans may be further back than what is read here.
 
         Raises:
             KafkaUnavailableError: no broker answered in time.
@@ -176,10 +183,16 @@ class Lookup:
                 for channel, partition in partitions.items()
             ):
                 break
+        sharing: dict[str, int] = {}
+        feed: dict[str, int] = {}
         if open_windows:
-            await self._add_open(topics, read)
+            entries = (await read_entries(self._reader, topics)).values()
+            _add_open(entries, read)
+            told = [each for each in entries if isinstance(each, ProgressEntry) and each.channel in read.channels]
+            sharing, feed = _by_object(told, SWEPT, "begun_ms"), _by_object(told, FEED_POLL, "complete_to_ms")
         edges = {partition: await self._reach(partition, span) for partition, span in spans.items()}
-        return CoverageRead(read.channels, read.history, {each: edges[partitions[each]] for each in channels})
+        reach = {each: edges[partitions[each]] for each in channels}
+        return replace(read, reach=reach, sharing=sharing, feed=feed)
 
     async def _starts(
         self, spans: Mapping[Partition, Span], from_ms: int | None, margin_ms: int | None
@@ -206,16 +219,6 @@ class Lookup:
                 if value["stream"] == "history" and value["entity"]:
                     history.setdefault(value["entity"], CoverageFacts("history")).add(value)
         return CoverageRead({key.decode(): of for key, of in facts.items()}, history)
-
-    async def _add_open(self, topics: Topics, read: CoverageRead) -> None:
-        for entry in (await read_entries(self._reader, topics)).values():
-            if isinstance(entry, LossWindow):
-                window = Window(
-                    entry.window_id, entry.stream, entry.reason, entry.from_ms, entry.to_ms, entry.entity,
-                    entry.record_ids,
-                )  # fmt: skip
-                for facts in read.channels.values():
-                    facts.add_open(window)
 
     async def _reach(self, partition: Partition, span: Span) -> Reach:
         async with aclosing(self._reader.read({partition: span})) as pieces:  # type: ignore[type-var]  # a generator
@@ -246,6 +249,22 @@ class Lookup:
             places[partition] = piece[-1].offset + 1
             yield piece
             self._progress(done, total)
+
+
+def _add_open(entries: Iterable[object], read: CoverageRead) -> None:
+    for entry in entries:
+        if isinstance(entry, LossWindow):
+            window = Window(
+                entry.window_id, entry.stream, entry.reason, entry.from_ms, entry.to_ms, entry.entity,
+                entry.record_ids,
+            )  # fmt: skip
+            for facts in read.channels.values():
+                facts.add_open(window)
+
+
+def _by_object(entries: Iterable[ProgressEntry], prefix: str, name: str) -> dict[str, int]:
+    found = sorted((each.name.removeprefix(prefix), each.state) for each in entries if each.name.startswith(prefix))
+    return {entity: int(state[name]) for entity, state in found}
 
 
 def _began(facts: CoverageFacts, from_ms: int | None) -> bool:
