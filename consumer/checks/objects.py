@@ -140,11 +140,12 @@ def expected_calls(settings: Settings, counted: Mapping[str, int]) -> Expected:
 
     Args:
         settings: the configuration.
-        counted: ``rows``, ``new`` a day and ``history``, as :func:`check_object` tells them.
+        counted: ``rows``, ``new`` a day and ``history``, as :func:`check_object` tells them, and the calls a day for
+            what stands beside it (``companions``).
     """
     tracking, history = settings.tracking, settings.history
     new, rows = counted["new"], counted["rows"]
-    daily = _FACTS_A_DAY + 2 * min(new, _DAY_S // _REFRESH_EVERY_S)
+    daily = counted.get("companions", 0) + _FACTS_A_DAY + 2 * min(new, _DAY_S // _REFRESH_EVERY_S)
     if counted["history"]:
         daily += _DAY_MS // max(1, history.poll)
     if tracking.reconcile:

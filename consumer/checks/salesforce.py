@@ -11,6 +11,7 @@ from consumer.assembly import field_policy
 from consumer.changes.schema import EventSchema, compile_schema
 from consumer.checks.findings import Finding, Level, failed, ok, skipped, warn
 from consumer.checks.objects import calls_finding, check_object, object_names
+from consumer.checks.sharing import check_sharing, sharing_names
 from consumer.connections import Salesforce, open_salesforce
 from consumer.delivery.names import entity_of_channel
 from consumer.errors import PubSubError, ServiceError
@@ -111,11 +112,19 @@ async def _objects(settings: Settings, org: Salesforce, schemas: Mapping[str, Ev
         if entity is None:
             yield skipped(f"{topic} rows", "the channel can carry several objects; each is read once it appears")
         elif schema is None:
-            for name in object_names(entity):
+            for name in (*object_names(entity), *sharing_names(settings, entity)):
                 yield skipped(name, "the event schema can't be read")
         else:
+            readable = True
             async for finding in check_object(source, entity, schema, org.clock.now_ms(), found):
+                readable &= finding.level is not Level.FAIL
                 yield finding
+            if readable:
+                async for finding in check_sharing(source, settings, entity, found):
+                    yield finding
+            else:
+                for name in sharing_names(settings, entity):
+                    yield skipped(name, "the object can't be read")
     yield calls_finding(settings, org.governor.usage, found)
 
 

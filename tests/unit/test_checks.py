@@ -71,6 +71,10 @@ async def test_a_good_org_passes_every_check_and_uses_up_no_event() -> None:
             "MessagingSession rows",
             "MessagingSession history",
             "MessagingSessionMetrics",
+            "MessagingSession shares",
+            "MessagingSession sharing rules",
+            "MessagingSession sharing calls",
+            "MessagingSession feed",
             "API calls",
         ]
         assert client.org.stats.events_sent == client.org.stats.streams_opened == 0
