@@ -25,7 +25,17 @@ from tests.deployment import SESSIONS, Deployment, deployment
 from tests.kafka_reader import ReadRecord
 from tests.oracle import parse_lines
 from tests.processes import Worker, until
-from tests.sharing_oracle import Patience, SharingVerdict, judge_facts, judge_final, lives_of, read_topics
+from tests.sharing_moments import Answers, all_asked, judge_moment, moments
+from tests.sharing_oracle import (
+    Identity,
+    Patience,
+    SharingVerdict,
+    Span,
+    judge_facts,
+    judge_final,
+    lives_of,
+    read_topics,
+)
 
 _ACTIVE_LIMIT_S = 120.0
 _SETTLE_LIMIT_S = 240.0
@@ -59,6 +69,7 @@ class Plan:
         acts_per_minute: random acts on sharing, beside those of the plan.
         speed: seconds of the org in one real second.
         poll_s, settle_s, sweep_s: the service's settings, seconds of the org.
+        moments, moments_asked: random past moments that are looked at, and those of them asked on the command line.
         gap_s: longest time that a recalculated row is away.
         seed: makes it repeatable, as far as the machine allows.
     """
@@ -72,6 +83,8 @@ class Plan:
     poll_s: int = 20
     settle_s: int = 12
     sweep_s: int = 120
+    moments: int = 1_000
+    moments_asked: int = 20
     gap_s: float = 4.0
     seed: int = 1
 
@@ -179,7 +192,42 @@ class Life:
         records = await self._place.reader.read_settled()
         lines = await self._lines("shares")
         self._write(records, lines)
-        return await asyncio.to_thread(self._judge, records, lines, begun_ms)
+        verdict = await asyncio.to_thread(self._judge, records, lines, begun_ms)
+        await self._judge_moments(records, lives_of(lines), begun_ms, verdict)
+        return verdict
+
+    async def _judge_moments(
+        self,
+        records: Sequence[ReadRecord],
+        lives: Mapping[Identity, Sequence[Span]],
+        begun_ms: int,
+        verdict: SharingVerdict,
+    ) -> None:
+        """Ask who had access at random moments; some of the questions are put to the command line itself."""
+        plan = self._plan
+        to_ms = int((await self._settled())["now_ms"])
+        answers = Answers(records)
+        told = read_topics(records, SharingVerdict())
+        of_record: dict[str, dict[Identity, Sequence[Span]]] = {}
+        for identity, spans in lives.items():
+            of_record.setdefault(identity[0], {})[identity] = spans
+        intervals: dict[str, list[tuple[int | None, int]]] = {}
+        for identity, facts in told.facts.items():
+            intervals.setdefault(identity[0], []).extend((fact.from_ms, fact.to_ms) for fact in facts)
+        for record_id, spans_unseen in told.unseen.items():
+            intervals.setdefault(record_id, []).extend(spans_unseen)
+        wanted = moments(lives, plan.moments, begun_ms, to_ms, plan.seed)
+        config = max(self._place.lab.directory.glob("worker-*.toml"), key=lambda path: path.stat().st_mtime)
+        by_command = wanted[: plan.moments_asked]
+        for moment, answer in zip(by_command, await all_asked(config, by_command), strict=True):
+            verdict.counted["moments asked on the command line"] += 1
+            if answer != answers.at(moment):
+                verdict.moments.append(f"{moment}: the command says {answer}, the records {answers.at(moment)}")
+        for moment in wanted:
+            verdict.counted["moments"] += 1
+            found = of_record.get(moment.record_id, {})
+            published = intervals.get(moment.record_id, [])
+            judge_moment(moment, answers.at(moment), found, published, verdict, plan.patience)
 
     async def _as_it_is(self) -> bool:
         """Tell whether ``access`` is what there is; what was read before is not looked at again."""
@@ -245,6 +293,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=10.0, help="events per real second")
     parser.add_argument("--acts", type=float, default=60.0, help="random acts on sharing per real minute")
     parser.add_argument("--speed", type=float, default=4.0, help="seconds of the org in one real second")
+    parser.add_argument("--asked", type=int, default=20, help="of 1,000 moments, how many by the command line itself")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", metavar="DIR", help="keep configuration and logs here")
     args = parser.parse_args()
@@ -256,6 +305,7 @@ def main() -> int:
         acts_per_minute=args.acts,
         speed=args.speed,
         seed=args.seed,
+        moments_asked=args.asked,
     )
     with running_broker() as broker, tempfile.TemporaryDirectory(prefix="sharing-") as directory:
         verdict = asyncio.run(run(plan, broker.bootstrap, Path(args.keep or directory)))

@@ -11,7 +11,7 @@ import pytest
 from consumer.cli.main import COMMANDS
 from consumer.delivery.names import Topics
 from consumer.kafka.topics import planned_specs
-from consumer.settings import KafkaSettings, PubSubSettings
+from consumer.settings import FeedSettings, KafkaSettings, PubSubSettings, SharingSettings
 from tests.readme_tables import README, tables, with_tables
 
 ROOT = README.parent
@@ -51,7 +51,12 @@ def test_the_topics_are_those_the_service_makes() -> None:
     told = re.findall(r"^\| `([a-z-]+)` \| (delete|compact)(?:, (\d+) d)?", section, re.MULTILINE)
     made = [
         (spec.name.rpartition(".")[2], spec.cleanup, str(spec.retention_ms // 86_400_000) if spec.retention_ms else "")
-        for spec in planned_specs(topics, KafkaSettings(bootstrap_servers="localhost:9092"))
+        for spec in planned_specs(
+            topics,
+            KafkaSettings(bootstrap_servers="localhost:9092"),
+            shared=SharingSettings().wanted,
+            fed=FeedSettings().wanted,
+        )
     ]
     assert sorted(told) == sorted(made)
 
