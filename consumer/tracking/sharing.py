@@ -160,9 +160,7 @@ class SharingTracker:
             if due is not None or comparison.known_whole:
                 return due
             return SharesDue(read.answered_ms, comparison.cause)
-        left = None if due is None or due.last_ms is None or contains(read, due.last_ms) else due
-        if left is not None and left.first_ms is not None:
-            left = replace(left, first_ms=max(left.first_ms, min(read.asked_ms, left.last_ms or read.asked_ms)))
+        left = None if due is None or due.last_ms is None or contains(read, due.last_ms) else replace(due, changes=1)
         if not comparison.missing:
             return left
         again_ms = read.answered_ms + self._settle_ms
@@ -246,11 +244,17 @@ class Bounds:
         return self._ordered(self._polled(row, self.seen_ms(share)), answered_ms)
 
     def of_loss(self, share: KnownShare, answered_ms: int) -> tuple[int, int]:
-        """Return the interval in which a share went that an answer misses."""
+        """Return the interval in which a share went that an answer misses.
+
+        An owner's row that was there before the first owner change went with it; one that may have come with it went
+        later.
+        """
         seen_ms = self.seen_ms(share)
         due = self._due
-        if share.row_cause == OWNER and due is not None and due.first_ms is not None and due.first_ms >= seen_ms:
-            return due.first_ms, max(min(answered_ms, due.first_ms + SECOND_MS), due.first_ms)
+        if share.row_cause == OWNER and due is not None and due.first_ms is not None:
+            first_ms = due.first_ms
+            if first_ms >= max(seen_ms, share.since[1]):
+                return first_ms, max(min(answered_ms, first_ms + SECOND_MS), first_ms)
         return seen_ms, max(answered_ms, seen_ms)
 
     def _polled(self, row: ShareRow, start: int | None) -> int | None:
@@ -415,17 +419,14 @@ class Comparison:
     # Telling
 
     def _tell_unseen(self) -> None:
-        """Say so if the owner changed several times since the rows were last read: what was in between nobody saw."""
+        """Say so if the owner changed several times since the rows were last read: what was in between nobody saw.
+
+        An earlier read proves nothing of it: its rows can be later than all of these changes, whose events came late.
+        """
         due, read = self._bounds.due, self._read
         if due is None or due.changes < 2 or due.first_ms is None or due.last_ms is None:
             return
-        if not contains(read, due.last_ms):
-            return
-        before = self._before
-        read_ms = before.as_of_ms if before is not None and before.complete else 0
-        first_ms, last_ms = max(due.first_ms, read_ms), due.last_ms + SECOND_MS
-        if due.last_ms <= first_ms:
-            return
+        first_ms, last_ms = due.first_ms, due.last_ms + SECOND_MS
         record_id = self._record.record_id
         self.told.append(
             ShareFact(

@@ -196,12 +196,51 @@ def test_what_nobody_saw_between_several_owner_changes_is_said() -> None:
     assert due_of(states) is None
 
 
-def test_changes_that_a_reading_had_already_are_not_unseen() -> None:
+def test_what_was_between_changes_that_a_reading_had_before_their_events_came_is_unseen_too() -> None:
+    """The reading shows the last owner only: who it was in between, nobody saw."""
     states = SharingStates()
     subject = tracker(states)
     subject.on_read(whole(owner_row(REP, share=4), at=60))
     owe(states, changed_owner(50, 53))
-    assert subject.on_read(whole(owner_row(REP, share=4), at=70, cause=None)) == []
+    told = subject.on_read(whole(owner_row(REP, share=4), at=70, cause=None))
+    assert brief(told) == [("unseen", None, None, 50, 54)]
+
+
+def test_several_owner_changes_within_one_second_are_unseen() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE, share=1), at=10))
+    owe(states, changed_owner(50, 50))
+    told = subject.on_read(whole(owner_row(QUEUE, share=3, at=50), at=57, cause=None))
+    assert brief(told) == [("unseen", None, None, 50, 51)]
+
+
+def test_what_a_read_may_not_have_of_several_owner_changes_is_unseen_from_the_first() -> None:
+    """The first of two reads may show either owner: it is no proof of who it was before."""
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE, share=1), at=10))
+    owe(states, changed_owner(50, 53))
+    told = subject.on_read(whole(owner_row(QUEUE, share=3, at=53), at=53))
+    assert brief(told) == [("unseen", None, None, 50, 54)]
+    assert due_of(states) is not None, "it may not have the last change"
+    assert subject.on_read(whole(owner_row(QUEUE, share=3, at=53), at=57, cause=None)) == [], "that is told"
+    assert due_of(states) is None
+
+
+def test_an_owner_that_came_with_the_first_change_did_not_go_with_it() -> None:
+    """A read that was under way when the owner changed showed the new one; it went with a later change."""
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE, share=1), at=10))
+    states.put(owned_by(REP))
+    owe(states, changed_owner(50))
+    subject.on_read(whole(owner_row(REP, share=2, at=50), at=50, cause=None))
+    states.put(owned_by(OTHER_REP))
+    owe(states, changed_owner(50, 60))
+    subject.on_read(whole(owner_row(OTHER_REP, share=3, at=60), at=64, cause=None))
+    told = subject.on_read(whole(owner_row(OTHER_REP, share=3, at=60), at=120, cause=None))
+    assert brief(told) == [("revoked", QUEUE, "All", 50, 51), ("revoked", REP, "All", 50, 66)]
 
 
 def test_a_read_that_may_not_have_the_change_leaves_it_owed() -> None:
