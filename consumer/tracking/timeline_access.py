@@ -24,6 +24,10 @@ NOT_INCLUDED: Final = (
 """What gives access without a share row (Salesforce sharing guide)."""
 
 
+_ANSWER_MS: Final = 10_000
+"""Rows are of some moment between question and answer, and ``as_of`` tells the question alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class AccessFact:
     """One record of ``sharing``; names as in ``schemas/sharing.json``, times in epoch milliseconds."""
@@ -89,16 +93,20 @@ class Access:
         facts: in the order of their partition, each once; ``unseen`` ones are not among them.
         unseen: spans in which owner changes followed each other unseen.
         now: the newest ``access`` record, None if there is none.
+        looked_ms: from when on all its shares are known, None if they never were.
         checked_ms: up to when what the facts say was looked at, None if never; the end of time for a record that is
             gone with all its shares.
         kept_from_ms: older facts were dropped by retention, and those since then are kept; None if none was.
+        created_ms: when the record was created: nobody had access before. None if that is not known.
     """
 
     facts: tuple[AccessFact, ...]
     unseen: tuple[tuple[int, int], ...]
     now: AccessNow | None
+    looked_ms: int | None
     checked_ms: float | None
     kept_from_ms: int | None
+    created_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,28 +166,66 @@ def read_access(value: Mapping[str, Json]) -> AccessNow:
 
 
 def access_of(
-    facts: Iterable[AccessFact], now: AccessNow | None, swept_ms: int | None, kept_from_ms: int | None
+    facts: Iterable[AccessFact],
+    now: AccessNow | None,
+    swept_ms: int | None,
+    kept_from_ms: int | None,
+    *,
+    created_ms: int | None = None,
+    deleted: bool = False,
 ) -> Access:
     """Return what is known of the access to a record.
 
     Args:
         facts: its ``sharing`` records, in the order of their partition.
         now: its ``access`` record, None if there is none.
-        swept_ms: when the last complete sweep of the object began, None before the first.
+        swept_ms: when the last complete sweep of the object began, None before the first. It must have been read
+            before the facts and ``now``: a sweep that ended in between vouches for facts that are not among these.
         kept_from_ms: older ``sharing`` records were dropped, and those since then are kept; None if none was.
+        created_ms: when the record was created, None if that is not known.
+        deleted: whether it is deleted.
     """
     first: dict[str, AccessFact] = {}
     for fact in facts:
         first.setdefault(fact.fact_id, fact)
     told = tuple(fact for fact in first.values() if fact.kind != "unseen")
     unseen = tuple((fact.from_ms or 0, fact.to_ms) for fact in first.values() if fact.kind == "unseen")
-    checked_ms: float | None = None
+    return Access(
+        told,
+        unseen,
+        now,
+        _first_look(told, now),
+        _last_look(told, now, swept_ms, deleted=deleted),
+        kept_from_ms,
+        created_ms,
+    )
+
+
+def _first_look(facts: Sequence[AccessFact], now: AccessNow | None) -> int | None:
+    """Return from when on all shares are known.
+
+    A fact without a start says that it was so when somebody looked first, and who else had a share before that nobody
+    knows. Where there is none, the rows were read with the first fact at the latest.
+    """
+    first = [fact.to_ms for fact in facts if fact.from_ms is None]
+    if first:
+        return max(first)
+    if facts:
+        return min(fact.to_ms for fact in facts)
+    return None if now is None or not now.complete else now.as_of_ms + _ANSWER_MS
+
+
+def _last_look(
+    told: Sequence[AccessFact], now: AccessNow | None, swept_ms: int | None, *, deleted: bool
+) -> float | None:
+    """Return up to when it is known who had a share."""
+    swept = [] if swept_ms is None else [swept_ms]
     if now is not None:
-        read = [now.as_of_ms] if now.complete else []
-        checked_ms = max([*read, *([swept_ms] if swept_ms is not None and now.complete else [])], default=None)
-    elif told:
-        checked_ms = float("inf")  # the record is gone, and every share was seen to go
-    return Access(told, unseen, now, checked_ms, kept_from_ms)
+        return max([now.as_of_ms, *swept]) if now.complete else None
+    if not told:
+        return None
+    # Every share was seen to go, and of a record that is gone none can come any more.
+    return float("inf") if deleted else max([*(fact.to_ms for fact in told), *swept])
 
 
 def access_at(access: Access, at_ms: int) -> list[Answer]:
@@ -226,28 +272,37 @@ class _Unknown:
 
 def _told(access: Access, facts: Sequence[AccessFact], share: ShareNow | None, at_ms: int) -> str | _Unknown | None:
     """Return the level at a time, None for no access, or between which times nobody knows."""
-    for fact in facts:
-        if (fact.from_ms is None or fact.from_ms <= at_ms) and at_ms < fact.to_ms:
-            return _Unknown(fact.from_ms, fact.to_ms)
-    for from_ms, to_ms in access.unseen:
-        if from_ms <= at_ms < to_ms:
-            return _Unknown(from_ms, to_ms)
-    checked_ms = _checked(access, share)
-    if checked_ms is None or at_ms > checked_ms:
-        return _Unknown(None if checked_ms is None else int(checked_ms), None)
+    if access.created_ms is not None and at_ms < access.created_ms:
+        return None
+    unknown = _within(access, facts, at_ms) or _unchecked(access, share, at_ms)
+    if unknown is not None:
+        return unknown
     before = [fact for fact in facts if fact.to_ms <= at_ms]
     if before:
         return None if before[-1].kind == "revoked" else before[-1].level
     return _before_first(access, facts, share, at_ms)
 
 
-def _checked(access: Access, share: ShareNow | None) -> float | None:
-    """Return up to when it is known whether a share was there."""
-    if share is None:
-        return access.checked_ms
-    if share.missing:
-        return share.seen_ms
-    return max(share.seen_ms, access.checked_ms or 0)
+def _within(access: Access, facts: Sequence[AccessFact], at_ms: int) -> _Unknown | None:
+    """Return the interval of a fact, or the unseen span, that a time lies in."""
+    spans = [*((fact.from_ms, fact.to_ms) for fact in facts), *access.unseen]
+    for from_ms, to_ms in spans:
+        if (from_ms is None or from_ms <= at_ms) and at_ms < to_ms:
+            return _Unknown(from_ms, to_ms)
+    return None
+
+
+def _unchecked(access: Access, share: ShareNow | None, at_ms: int) -> _Unknown | None:
+    """Return since when nobody has looked, if a time is later.
+
+    A single row that was read since then says nothing of the time in between: it may have gone and come back.
+    """
+    if share is not None and share.missing and at_ms >= share.seen_ms:
+        return _Unknown(share.seen_ms, None)
+    checked_ms = access.checked_ms
+    if checked_ms is None or at_ms > checked_ms:
+        return _Unknown(None if checked_ms is None else int(checked_ms), None)
+    return None
 
 
 def _before_first(
@@ -263,6 +318,8 @@ def _before_first(
             return _Unknown(start_ms, end_ms)
     if access.kept_from_ms is not None and at_ms < access.kept_from_ms:
         return _Unknown(None, access.kept_from_ms)
+    if access.looked_ms is None or at_ms < access.looked_ms:
+        return _Unknown(None, access.looked_ms)
     if not facts or facts[0].kind == "granted":
         return None
     return facts[0].previous if facts[0].kind == "level_changed" else facts[0].level
