@@ -6,7 +6,7 @@ Pure, like :mod:`consumer.intake`, which it works for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from consumer.delivery.feed import Feed
@@ -79,9 +79,9 @@ class Companions:
 
     def _restore(self, name: str, state: Mapping[str, Json]) -> None:
         if name.startswith(SWEPT):
-            self._sharing.restore(name.removeprefix(SWEPT), swept_ms=state["begun_ms"], polled_ms=None)
+            self._sharing.restore(name.removeprefix(SWEPT), swept_ms=state["began_ms"])
         elif name.startswith(SHARES_POLL):
-            self._sharing.restore(name.removeprefix(SHARES_POLL), swept_ms=None, polled_ms=state["asked_ms"])
+            self._sharing.restore(name.removeprefix(SHARES_POLL), polled_ms=state["asked_ms"])
         elif name.startswith(FEED_POLL):
             self._feed.restore(name.removeprefix(FEED_POLL), state["complete_to_ms"])
 
@@ -113,10 +113,16 @@ class Companions:
         """Return a ledger entry without the feed items that no poll can bring again."""
         return self._feed.settled(entry)
 
-    def shares(self, read: SharesRead) -> list[OutboundRecord]:
-        """Take in share rows; returns records of the ``sharing`` topic."""
+    def shares(self, read: SharesRead) -> tuple[list[OutboundRecord], Sequence[Progress]]:
+        """Take in share rows; returns records of the ``sharing`` topic, and what must be durable with them."""
+        entity, lately = read.entity, {}
+        if read.polled_ms is not None:
+            lately[SHARES_POLL + entity] = {"asked_ms": self._sharing.polled(entity, read.polled_ms)}
+        if read.swept_from_ms is not None:
+            lately[SWEPT + entity] = {"began_ms": self._sharing.swept(entity, read.swept_from_ms)}
+        progress = [replace(each, state={**each.state, **lately.get(each.name, {})}) for each in read.progress]
         facts = self._sharing.on_read(read)
-        return self._encoders.sharing.records(read.entity, facts, read.answered_ms)
+        return self._encoders.sharing.records(entity, facts, read.answered_ms), progress
 
     def rules(self, read: RulesRead) -> tuple[list[OutboundRecord], Sequence[Progress]]:
         """Take in sharing rules; returns records of the ``sharing-rules`` topic, and what must be durable with them.

@@ -408,10 +408,10 @@ class Intake:
 
     @_arrive.register
     def _(self, read: SharesRead) -> Outcome:
-        records = self._companions.shares(read)
+        records, progress = self._companions.shares(read)
         if read.swept_from_ms is not None:
             records += self._spans.sharing(read.entity, read.swept_from_ms, read.answered_ms)
-        return self._finish(records, 0, (), read.progress, read.answered_ms)
+        return self._finish(records, 0, (), progress, read.answered_ms)
 
     @_arrive.register
     def _(self, read: RulesRead) -> Outcome:

@@ -187,8 +187,9 @@ class SharedHarness(Harness):
     def _take(self, arrival: Arrival) -> None:
         match arrival:
             case SharesRead():
-                self._keep("sharing", self.companions.shares(arrival))
-                self._finish(arrival.progress, [], 0)
+                records, progress = self.companions.shares(arrival)
+                self._keep("sharing", records)
+                self._finish(progress, [], 0)
             case RulesRead():
                 records, progress = self.companions.rules(arrival)
                 self._keep("sharing-rules", records)

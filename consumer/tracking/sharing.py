@@ -2,15 +2,16 @@
 
 Every fact has an interval in which it happened. It begins when the share is known to have been otherwise (all rows of
 the record were read, a sweep or poll passed it), and ends with the answer that told it; of owner rows, which go with
-the change event, it is the second of the commit. A row that is missed is taken for gone only when a second read,
-some time later, misses it too: a recalculation deletes rows and makes them anew (sharing guide).
+the change event, it is the second of the commit. A recalculation deletes rows and makes them anew (sharing guide), so
+that one reading that does not have a row proves little: gone is what a second one, some time later, misses too, and
+not yet there is what two readings so far apart did not have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from consumer.events import ChangeType
 from consumer.tracking.access import (
@@ -39,10 +40,11 @@ SECOND_MS: Final = 1_000
 
 SHARES_POLL: Final = "poll:shares:"
 """Name of how far incremental polls got, before the object; state: ``complete_to_ms`` (rows with an earlier
-LastModifiedDate are read and settled) and ``asked_ms`` (when the last one asked)."""
+LastModifiedDate are read and settled) and ``asked_ms`` (when the last ones asked)."""
 
 SWEPT: Final = "swept:"
-"""Name of what the last complete sweep was like, before the object; state: ``begun_ms``, ``ended_ms``, ``rows``."""
+"""Name of what the last complete sweep was like, before the object; state: ``begun_ms``, ``ended_ms``,
+``rows``, and in ``began_ms`` when the last ones began."""
 
 SWEEP_WANTED: Final = "sweep-wanted:"
 """Name of a wish for a sweep before its time, before the object; state: ``since_ms``, ``last_ms``."""
@@ -63,25 +65,38 @@ class SharingTracker:
         self._states = states
         self._settle_ms = settle_ms
         self._overlap_ms = overlap_ms
-        self._swept_ms: dict[str, int] = {}
-        self._polled_ms: dict[str, int] = {}
+        self._swept_ms: dict[str, tuple[int, ...]] = {}
+        self._polled_ms: dict[str, tuple[int, ...]] = {}
 
-    def restore(self, entity: str, *, swept_ms: int | None, polled_ms: int | None) -> None:
+    def restore(self, entity: str, *, swept_ms: Sequence[int] = (), polled_ms: Sequence[int] = ()) -> None:
         """Take in how far sweeps and polls of an object had got.
 
         Args:
             entity: the shared object.
-            swept_ms: when the last complete sweep began, epoch milliseconds of the org's time.
-            polled_ms: when the last incremental poll asked.
+            swept_ms: when the last complete sweeps began, see :meth:`swept`; epoch milliseconds of the org's time.
+            polled_ms: when the last incremental polls asked, see :meth:`polled`.
         """
-        if swept_ms is not None:
-            self._swept_ms[entity] = swept_ms
-        if polled_ms is not None:
-            self._polled_ms[entity] = polled_ms
+        if swept_ms:
+            self._swept_ms[entity] = tuple(swept_ms)
+        if polled_ms:
+            self._polled_ms[entity] = tuple(polled_ms)
 
-    def swept_ms(self, entity: str) -> int | None:
-        """Return when the last complete sweep of an object began, None before the first."""
-        return self._swept_ms.get(entity)
+    def polled(self, entity: str, asked_ms: int) -> tuple[int, ...]:
+        """Return when the last incremental polls asked, once one that asks then is taken in: the newest one last.
+
+        Args:
+            entity: the shared object.
+            asked_ms: epoch milliseconds of the org's time.
+        """
+        return self._two(self._polled_ms.get(entity, ()), asked_ms)
+
+    def swept(self, entity: str, begun_ms: int) -> tuple[int, ...]:
+        """Return when the last complete sweeps began, once one that began then is taken in: the newest one last."""
+        return self._two(self._swept_ms.get(entity, ()), begun_ms)
+
+    def _two(self, before: Sequence[int], newest_ms: int) -> tuple[int, ...]:
+        apart = [each for each in before if each <= newest_ms - self._settle_ms]
+        return (*apart[-1:], newest_ms)
 
     @staticmethod
     def owed(change: TrackedChange, due: SharesDue | None, by: str | None, *, event: bool) -> SharesDue | None:
@@ -115,18 +130,19 @@ class SharingTracker:
         for record in read.records:
             told += self._on_record(read, record)
         if read.polled_ms is not None:
-            self._polled_ms[read.entity] = max(read.polled_ms, self._polled_ms.get(read.entity, 0))
+            self._polled_ms[read.entity] = self.polled(read.entity, read.polled_ms)
         if read.swept_from_ms is not None:
-            self._swept_ms[read.entity] = read.swept_from_ms
+            self._swept_ms[read.entity] = self.swept(read.entity, read.swept_from_ms)
         return told
 
     def _on_record(self, read: SharesRead, record: RecordShares) -> list[ShareFact]:
         key = (read.entity, record.record_id)
         before = self._states.access(key)
         entry = self._states.ledger(key) or LedgerEntry(*key)
-        swept_ms = self._swept_ms.get(read.entity)
+        swept_ms = self._swept_ms.get(read.entity, ())
         owner = self._owner(key)
-        bounds = Bounds(before, entry.shares, swept_ms, self._polled_ms.get(read.entity, 0), self._overlap_ms, owner)
+        readings = Readings(swept_ms, self._polled_ms.get(read.entity, ()), self._overlap_ms, self._settle_ms)
+        bounds = Bounds(before, entry.shares, readings, owner)
         comparison = Comparison(read, record, before, bounds, self._settle_ms)
         comparison.compare()
         # A sweep that finds everything as it was writes nothing: when it is through, it speaks for all records.
@@ -174,34 +190,46 @@ def contains(read: SharesRead, commit_ms: int) -> bool:
     return commit_ms + SECOND_MS <= read.asked_ms
 
 
+class Readings(NamedTuple):
+    """What was read of an object as a whole.
+
+    Attributes:
+        swept_ms: when the last complete sweeps began, the newest last.
+        polled_ms: when the last incremental polls asked, the newest last.
+        overlap_ms: how far a poll reaches back.
+        settle_ms: how far apart two readings are that prove together what neither proves alone.
+    """
+
+    swept_ms: tuple[int, ...]
+    polled_ms: tuple[int, ...]
+    overlap_ms: int
+    settle_ms: int
+
+    def polls_of(self, row: ShareRow) -> list[int]:
+        """Return the polls that would have seen a row, had it been there."""
+        if row.modified_ms is None:
+            return []
+        return [each for each in self.polled_ms if row.modified_ms >= each - self.overlap_ms]
+
+
 class Bounds:
     """Between which times what a read of one record tells can have happened.
 
     Args:
         before: what was known of the record's shares.
         due: the read that was owed.
-        swept_ms: when the last complete sweep began.
-        polled_ms: when the last incremental poll asked.
-        overlap_ms: how far they reach back.
+        readings: what was read of the object.
         owner: the record's owner as events tell it, None if nobody knows.
     """
 
-    __slots__ = ("_before", "_due", "_overlap_ms", "_owner", "_polled_ms", "_swept_ms")
+    __slots__ = ("_before", "_due", "_owner", "_readings")
 
     def __init__(
-        self,
-        before: AccessState | None,
-        due: SharesDue | None,
-        swept_ms: int | None,
-        polled_ms: int,
-        overlap_ms: int,
-        owner: str | None,
+        self, before: AccessState | None, due: SharesDue | None, readings: Readings, owner: str | None
     ) -> None:
         self._before = before
         self._due = due
-        self._swept_ms = swept_ms
-        self._polled_ms = polled_ms
-        self._overlap_ms = overlap_ms
+        self._readings = readings
         self._owner = owner
 
     @property
@@ -212,12 +240,18 @@ class Bounds:
     @property
     def whole_ms(self) -> int | None:
         """When all shares of the record were last known, None if they never were."""
-        known = [] if self._swept_ms is None else [self._swept_ms]
+        return max([*self._wholes(), *self._created()], default=None)
+
+    def _wholes(self) -> list[int]:
+        known = list(self._readings.swept_ms)
         if self._before is not None and self._before.complete:
             known.append(self._before.as_of_ms)
-        elif self._due is not None and self._due.created and self._due.first_ms is not None:
-            known.append(self._due.first_ms)
-        return max(known, default=None)
+        return known
+
+    def _created(self) -> list[int]:
+        due = self._due
+        complete = self._before is not None and self._before.complete
+        return [] if complete or due is None or not due.created or due.first_ms is None else [due.first_ms]
 
     def seen_ms(self, share: KnownShare) -> int:
         """Return the latest time at which a share was there for certain."""
@@ -225,11 +259,11 @@ class Bounds:
             return share.seen_ms
         before = self._before
         complete_ms = before.as_of_ms if before is not None and before.complete else 0
-        return max(share.seen_ms, complete_ms, self._swept_ms or 0)
+        return max(share.seen_ms, complete_ms, *self._readings.swept_ms)
 
     def of_grant(self, row: ShareRow, answered_ms: int) -> tuple[int | None, int]:
         """Return the interval in which a share that was not there came to be."""
-        start = self._polled(row, self.whole_ms)
+        start = self._absent_ms(row)
         due = self._due
         if row.row_cause == OWNER and due is not None and due.last_ms is not None:
             told = row.user_or_group_id == self._owner and (start is None or due.last_ms >= start - SECOND_MS)
@@ -241,7 +275,9 @@ class Bounds:
         """Return the interval in which a share's level changed; one that was missed may have been away in it."""
         if share.missing_ms is not None:
             return self._ordered(share.seen_ms, answered_ms)
-        return self._ordered(self._polled(row, self.seen_ms(share)), answered_ms)
+        # A poll that saw nothing new may have come when the row was away; one before it proves the old level.
+        unchanged = self._readings.polls_of(row)[:-1]
+        return self._ordered(max(self.seen_ms(share), *unchanged, 0), answered_ms)
 
     def of_loss(self, share: KnownShare, answered_ms: int) -> tuple[int, int]:
         """Return the interval in which a share went that an answer misses.
@@ -257,11 +293,14 @@ class Bounds:
                 return first_ms, max(min(answered_ms, first_ms + SECOND_MS), first_ms)
         return seen_ms, max(answered_ms, seen_ms)
 
-    def _polled(self, row: ShareRow, start: int | None) -> int | None:
-        """Return a later start if the last poll would have seen the row, had it been there."""
-        if start is None or row.modified_ms is None or row.modified_ms < self._polled_ms - self._overlap_ms:
-            return start
-        return max(start, self._polled_ms)
+    def _absent_ms(self, row: ShareRow) -> int | None:
+        """Return when a share was not there for certain, None if nobody ever looked."""
+        wholes, created = self._wholes(), self._created()
+        if not wholes and not created:
+            return None
+        readings = [*wholes, *self._readings.polls_of(row)]
+        proven = [each for each in readings if each <= max(readings) - self._readings.settle_ms]
+        return max([*created, *(proven or [min(readings)])] if readings else created)
 
     @staticmethod
     def _ordered(start: int | None, end: int) -> tuple[int | None, int]:
@@ -365,8 +404,7 @@ class Comparison:
         bounds, answered_ms = self._bounds, self._read.answered_ms
         if known.missing_ms is not None and self._owner_changed(known):
             # It went and came back with the owner: no recalculation, though the row would look the same.
-            gone = (known.seen_ms, known.missing_ms)
-            self._tell("revoked", known.share_id, known, gone)
+            self._tell("revoked", known.share_id, known, self._gone(known, known.missing_ms))
             self._granted(row, bounds.of_grant(row, answered_ms))
             return
         if row.access_level != known.access_level:
@@ -398,7 +436,12 @@ class Comparison:
             return
         del self._shares[known.key]
         self.changed = True
-        self._tell("revoked", known.share_id, known, (known.seen_ms, known.missing_ms))
+        self._tell("revoked", known.share_id, known, self._gone(known, known.missing_ms))
+
+    def _gone(self, known: KnownShare, missing_ms: int) -> tuple[int, int]:
+        """Return the interval in which a share went: the first reading that missed it may have met a recalculation."""
+        with_owner = known.row_cause == OWNER and missing_ms - known.seen_ms <= SECOND_MS
+        return known.seen_ms, missing_ms if with_owner else max(self._read.answered_ms, missing_ms)
 
     def _known(self, row: ShareRow, since: tuple[int | None, int]) -> KnownShare:
         before = self._shares.get(row.key)

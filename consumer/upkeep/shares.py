@@ -177,7 +177,7 @@ class SharesJob:
                 break
             await self._hand_over(entity, _by_record(page.rows), page, whole=False, cause=ShareCause.INCREMENTAL)
         complete_ms = max(_second(asked_ms - self._pace.settle), watermark_ms)
-        progress = [Progress(SHARES_POLL + entity, {"complete_to_ms": complete_ms, "asked_ms": asked_ms})]
+        progress = [Progress(SHARES_POLL + entity, {"complete_to_ms": complete_ms})]
         if recalculated:
             progress.append(self._recalculations.wish(entity))
         await self._hand_over(

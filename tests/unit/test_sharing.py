@@ -79,15 +79,19 @@ def test_a_complete_sweep_speaks_for_all_records_from_its_beginning() -> None:
     assert states.puts == puts, "a sweep that finds everything as it was writes nothing"
     subject.on_read(replace(whole(at=120, swept_from=90), records=()))
     told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=130), at=140))
-    assert brief(told) == [("granted", TEAM, "Read", 90, 142)]
+    assert brief(told) == [("granted", TEAM, "Read", 10, 142)], "one reading that missed it proves little"
+    subject.on_read(replace(whole(at=220, swept_from=190), records=()))
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM), row(REP, "Manual", at=230), at=240))
+    assert brief(told) == [("granted", REP, "Read", 140, 242)]
 
 
 def test_a_poll_that_would_have_seen_the_row_narrows_the_interval() -> None:
     states = SharingStates()
     subject = tracker(states)
     subject.on_read(whole(owner_row(QUEUE), at=10))
-    subject.on_read(modified(at=600, polled=570))
-    assert brief(subject.on_read(modified(row(TEAM, at=580), at=700))) == [("granted", TEAM, "Read", 570, 702)]
+    subject.on_read(modified(at=300, polled=300))
+    subject.on_read(modified(at=575, polled=570))
+    assert brief(subject.on_read(modified(row(TEAM, at=580), at=700))) == [("granted", TEAM, "Read", 300, 702)]
 
 
 def test_a_row_that_is_older_than_the_polls_reach_is_not_narrowed() -> None:
@@ -121,7 +125,7 @@ def test_a_revocation_is_told_by_a_second_read_after_the_settle_time() -> None:
     assert subject.on_read(whole(owner_row(QUEUE), at=80)) == [], "too soon"
     assert due_of(states) is not None
     told = subject.on_read(whole(owner_row(QUEUE), at=95, cause=None))
-    assert brief(told) == [("revoked", TEAM, "Read", 10, 62)]
+    assert brief(told) == [("revoked", TEAM, "Read", 10, 97)]
     assert told[0].cause is ShareCause.SWEEP
     assert due_of(states) is None
     assert [share.key for share in known(states).shares] == [(QUEUE, "Owner")]
@@ -137,7 +141,7 @@ def test_a_row_that_was_only_away_for_a_moment_was_never_revoked() -> None:
     # Should it go later, it was there at least until it was seen again.
     subject.on_read(whole(owner_row(QUEUE), at=200))
     told = subject.on_read(whole(owner_row(QUEUE), at=240))
-    assert brief(told) == [("revoked", TEAM, "Read", 95, 202)]
+    assert brief(told) == [("revoked", TEAM, "Read", 95, 242)]
 
 
 def test_a_sweep_that_ends_between_the_two_reads_does_not_move_the_time_a_row_was_last_there() -> None:
@@ -146,7 +150,7 @@ def test_a_sweep_that_ends_between_the_two_reads_does_not_move_the_time_a_row_wa
     subject.on_read(whole(owner_row(QUEUE), row(TEAM), at=10))
     subject.on_read(whole(owner_row(QUEUE), at=60))
     subject.on_read(replace(whole(at=90, swept_from=50), records=()))
-    assert brief(subject.on_read(whole(owner_row(QUEUE), at=95))) == [("revoked", TEAM, "Read", 10, 62)]
+    assert brief(subject.on_read(whole(owner_row(QUEUE), at=95))) == [("revoked", TEAM, "Read", 10, 97)]
 
 
 def test_an_owner_change_is_one_grant_and_one_revocation_in_the_second_of_the_event() -> None:
@@ -240,7 +244,7 @@ def test_an_owner_that_came_with_the_first_change_did_not_go_with_it() -> None:
     owe(states, changed_owner(50, 60))
     subject.on_read(whole(owner_row(OTHER_REP, share=3, at=60), at=64, cause=None))
     told = subject.on_read(whole(owner_row(OTHER_REP, share=3, at=60), at=120, cause=None))
-    assert brief(told) == [("revoked", QUEUE, "All", 50, 51), ("revoked", REP, "All", 50, 66)]
+    assert brief(told) == [("revoked", QUEUE, "All", 50, 51), ("revoked", REP, "All", 50, 122)]
 
 
 def test_a_read_that_may_not_have_the_change_leaves_it_owed() -> None:
