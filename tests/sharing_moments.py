@@ -62,6 +62,8 @@ class Answers:
         self._facts: dict[str, list[Any]] = defaultdict(list)
         self._access: dict[str, Any] = {}
         self._progress: dict[str, Any] = {}
+        self._created: dict[str, int] = {}
+        self._gone: set[str] = set()
         for record in records:
             key = (record.key or b"").decode()
             kind = kind_of(record.topic)
@@ -72,11 +74,31 @@ class Answers:
             elif kind == "positions" and key.startswith("progress:") and record.value is not None:
                 value = json.loads(record.value)
                 self._progress[value["name"]] = value["state"]
+            elif kind == "changes":
+                self._change(key, json.loads(record.value or b""))
+
+    def _change(self, record_id: str, change: Mapping[str, Any]) -> None:
+        """Take note of when a record was created, and whether it is gone."""
+        created = (change["after"] or change["before"] or {}).get("CreatedDate")
+        if created is not None:
+            self._created[record_id] = round(datetime.fromisoformat(created).timestamp() * 1000)
+        if change["op"] == "d":
+            self._gone.add(record_id)
+        else:
+            self._gone.discard(record_id)
 
     def at(self, moment: Moment) -> list[dict[str, Any]]:
         """Return who had access."""
+        record_id = moment.record_id
         sharing = sharing_of(
-            self._facts[moment.record_id], self._access.get(moment.record_id), (), self._progress, _ENTITY, None
+            self._facts[record_id],
+            self._access.get(record_id),
+            (),
+            self._progress,
+            _ENTITY,
+            None,
+            created_ms=self._created.get(record_id),
+            deleted=record_id in self._gone,
         )
         return answers_json(sharing, moment.at_ms, None)
 

@@ -12,7 +12,14 @@ from consumer import clock
 from consumer.changes.record_ids import to_18
 from consumer.cli.common import Subparsers, add_json_option, load_settings, write_json, write_line, write_table
 from consumer.cli.coverage import told_on_stderr
-from consumer.cli.timeline_access import Sharing, answers_json, print_sharing, sharing_json, sharing_of
+from consumer.cli.timeline_access import (
+    Sharing,
+    answers_json,
+    grantee_json,
+    print_sharing,
+    sharing_json,
+    sharing_of,
+)
 from consumer.cli.timeline_json import as_json
 from consumer.cli.timeline_words import by_words, duration, section, shown
 from consumer.cli.times import HELP, parse_time, show_time
@@ -67,11 +74,14 @@ _EPILOG = """\
    "retention": {"changes"|"history"|"state"|"sharing"|"access"|"feed": {"oldest", "dropped"}},
    "at":      null, or with --at {"time", "known", "why", "image", "unknown_fields", "as_of", "change_id",
               "window_id", "access": [{"user_or_group_id", "grantee_type", "grantee_name", "row_cause",
-                                       "answer": yes|no|unknown, "access_level", "from", "to"}]}}
+                                       "answer": yes|no|unknown, "access_level", "from", "to"}]},
+   "grantee": null, or with --grantee {"user_or_group_id", "time", "access": as in at, "not_included"}}
 match, values, final and revision are as in the history topic; match null: only the change record tells it.
 missing_fields null means all fields; records null means all records. seconds of the last stay count to now.
 A fact of access happened at some moment from not_before to not_after; null: before we first looked. access tells of
-explicit share rows only: the org-wide default, the role hierarchy, View All and Modify All are in none.
+explicit share rows only: the org-wide default, the role hierarchy, View All and Modify All are in none. An answer is
+unknown from a time to a time, null for open ends; a share that came and went between two readings is in none. at tells
+of everybody who ever had a share; of anybody else --grantee does, with row_cause null for any.
 why: not_created, deleted (both known), before_retention, loss_window, nothing_known.
 Exit code: 0 found, 1 Kafka holds nothing of the record.
 
@@ -113,7 +123,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("record_id", metavar="ID", help="record id of 15 or 18 characters")
     parser.add_argument("--at", metavar="TIME", help=f"also print the record as it was then; {HELP}")
     parser.add_argument(
-        "--grantee", metavar="ID", help="only tell the access of this user or group; 15 or 18 characters"
+        "--grantee",
+        metavar="ID",
+        help="also tell whether this user or group had access then, or now; 15 or 18 characters",
     )
     parser.add_argument("--entity", metavar="E", help="API name of its object (default: those of the channels)")
     add_json_option(parser)
@@ -130,6 +142,8 @@ async def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error), "Copy the id from the record's page or from the key of a Kafka record") from error
     topics = Topics(settings.kafka.topic_prefix, settings.pubsub.topics)
     async with Lookup(Cluster(settings.kafka), told_on_stderr("the record's partitions")) as lookup:
+        # Before the records: a sweep that ends in between vouches for facts that would not be among them.
+        progress = await lookup.progress(topics)
         found = await _find(lookup, topics, settings, candidates, args.entity)
         reach = found.reach("history")
         channels = [channel for channel in settings.pubsub.topics if entity_of_channel(channel) in {None, found.entity}]
@@ -137,7 +151,6 @@ async def run(args: argparse.Namespace) -> int:
         if channels:
             read = await lookup.coverage(topics, channels, _earliest(found))
             windows = [window for facts in read.channels.values() for window in facts.windows]
-        progress = await lookup.progress(topics)
     timeline = build(
         found.record_id,
         found.entity,
@@ -149,22 +162,24 @@ async def run(args: argparse.Namespace) -> int:
     )
     changes_reach = found.reach("changes")
     then = None if at_ms is None else image_at(timeline, at_ms, changes_reach.oldest_ms if changes_reach else None)
-    sharing = _sharing(found, progress)
+    sharing = _sharing(found, progress, timeline)
     grantee = None if args.grantee is None else _grantee(args.grantee)
     if args.json:
         document = as_json(timeline, {kind: found.reach(kind) for kind in _KINDS}, then, now_ms)
         document |= sharing_json(sharing)
         if then is not None and isinstance(document["at"], dict):
-            document["at"]["access"] = answers_json(sharing, then.at_ms, grantee)
+            document["at"]["access"] = answers_json(sharing, then.at_ms, None)
+        asked_ms = sharing.last_look_ms(now_ms) if at_ms is None else at_ms
+        document["grantee"] = grantee_json(sharing, grantee, asked_ms)
         write_json(document)
     else:
         _print(timeline, then, now_ms)
-        print_sharing(sharing, at_ms, grantee)
+        print_sharing(sharing, at_ms, grantee, now_ms)
         _print_reach({kind: found.reach(kind) for kind in _KEPT_KINDS})
     return 0
 
 
-def _sharing(found: _Found, progress: Mapping[str, Mapping[str, Json]]) -> Sharing:
+def _sharing(found: _Found, progress: Mapping[str, Mapping[str, Json]], timeline: Timeline) -> Sharing:
     reach = found.reach("sharing")
     return sharing_of(
         _values(found.kept("sharing")),
@@ -173,6 +188,8 @@ def _sharing(found: _Found, progress: Mapping[str, Mapping[str, Json]]) -> Shari
         progress,
         found.entity,
         reach.oldest_ms if reach is not None and reach.dropped else None,
+        created_ms=timeline.created_ms,
+        deleted=timeline.deleted_ms is not None,
     )
 
 
@@ -222,8 +239,9 @@ async def _stems(lookup: Lookup, topics: Topics, settings: Settings, entity: str
 
 
 def _entity(of: OfKey, names: Mapping[str, str]) -> str | None:
-    for value in _values(of.records.get(names["state"], ())[-1:]):
-        return str(value["entity"])
+    for kind in ("state", "access"):
+        for value in _values(of.records.get(names[kind], ())[-1:]):
+            return str(value["entity"])
     for value in _values(of.records.get(names["changes"], ())[-1:]):
         return str(value["source"]["table"])
     return None

@@ -25,14 +25,14 @@ from consumer.tracking.timeline_values import time_of
 
 _SECOND_MS: Final = 1_000
 _CAUSES: Final[Mapping[str, str]] = {
-    "baseline": "found by the first sweep",
-    "owner_change": "with the owner",
+    "baseline": "found when we first looked",
+    "owner_change": "with the owner change",
     "incremental": "found by a poll",
     "sweep": "found by a sweep",
     "rule_change": "found by a sweep after a recalculation",
-    "record_deleted": "with the record",
+    "record_deleted": "with the deletion of the record",
 }
-_KINDS: Final[Mapping[str, str]] = {"granted": "gained", "revoked": "lost", "level_changed": "changed to"}
+_KINDS: Final[Mapping[str, str]] = {"granted": "gained", "revoked": "lost", "level_changed": "changed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,28 @@ class Sharing:
     """What Kafka holds of a record's sharing and feed.
 
     Attributes:
-        access: what is known of its shares; None if nothing was ever told.
+        access: what is known of its shares.
         org_default: the object's org-wide default as it was read last, None before.
         feed: records of ``feed``, in the order of their partition.
     """
 
-    access: Access | None
+    access: Access
     org_default: Mapping[str, Json] | None
     feed: Sequence[Mapping[str, Json]]
+
+    @property
+    def told(self) -> bool:
+        """Whether anything was ever told of its shares."""
+        return bool(self.access.facts or self.access.unseen or self.access.now is not None)
+
+    def answers(self, at_ms: int, grantee: str | None) -> list[Answer]:
+        """Return who had access at a time, epoch milliseconds; of one user or group, if one is given."""
+        return access_at(self.access, at_ms) if grantee is None else grantee_at(self.access, grantee, at_ms)
+
+    def last_look_ms(self, now_ms: int) -> int:
+        """Return the newest time that it is known for who had access; now, if nobody ever looked."""
+        checked_ms = self.access.checked_ms
+        return now_ms if checked_ms is None else int(min(checked_ms, now_ms))
 
 
 def sharing_of(
@@ -57,6 +71,9 @@ def sharing_of(
     progress: Mapping[str, Mapping[str, Json]],
     entity: str,
     kept_from_ms: int | None,
+    *,
+    created_ms: int | None = None,
+    deleted: bool = False,
 ) -> Sharing:
     """Return what the records say.
 
@@ -64,15 +81,17 @@ def sharing_of(
         facts: records of ``sharing``, in the order of their partition.
         access: the newest record of ``access``, None if there is none.
         feed: records of ``feed``, likewise.
-        progress: progress of the channels' jobs by name.
+        progress: progress of the channels' jobs by name, read before all of these.
         entity: the object.
         kept_from_ms: older records of ``sharing`` were dropped; None if none was.
+        created_ms: when the record was created, epoch milliseconds; None if that is not known.
+        deleted: whether it is deleted.
     """
     swept = progress.get(f"swept:{entity}")
     swept_ms = None if swept is None else int(swept["begun_ms"])
     told = [read_share_fact(each) for each in facts]
     now = None if access is None else read_access(access)
-    found = None if not told and now is None else access_of(told, now, swept_ms, kept_from_ms)
+    found = access_of(told, now, swept_ms, kept_from_ms, created_ms=created_ms, deleted=deleted)
     first: dict[str, Mapping[str, Json]] = {}
     for each in feed:
         first.setdefault(each["id"], each)
@@ -82,26 +101,19 @@ def sharing_of(
 # For people
 
 
-def print_sharing(sharing: Sharing, at_ms: int | None, grantee: str | None) -> None:
-    """Print who gained and lost access, who has it now, who had it at a time; and the feed."""
-    access = sharing.access
-    if access is not None:
-        section("access")
-        write_table([_fact_row(fact) for fact in access.facts])
-        for from_ms, to_ms in access.unseen:
-            write_line(
-                f"  between {show_time(from_ms)} and {show_time(to_ms)} owners changed faster than rows were read"
-            )
-        _print_now(access)
-        if at_ms is not None:
-            section(f"access at {show_time(at_ms)}")
-            answers = access_at(access, at_ms) if grantee is None else grantee_at(access, grantee, at_ms)
-            write_table([_answer_row(answer) for answer in answers])
-        elif grantee is not None:
-            section(f"access of {grantee} now")
-            known_ms = access.checked_ms
-            at = 0 if known_ms is None else int(min(known_ms, _now_of(access)))
-            write_table([_answer_row(answer) for answer in grantee_at(access, grantee, at)])
+def print_sharing(sharing: Sharing, at_ms: int | None, grantee: str | None, now_ms: int) -> None:
+    """Print who gained and lost access, who has it now, who had it at a time; and the feed.
+
+    Args:
+        sharing: what is known.
+        at_ms: the time that is asked for, epoch milliseconds; None for none.
+        grantee: the user or group that is asked for, None for none.
+        now_ms: epoch milliseconds.
+    """
+    if sharing.told or at_ms is not None or grantee is not None:
+        _print_access(sharing)
+        if at_ms is not None or grantee is not None:
+            _print_answers(sharing, sharing.last_look_ms(now_ms) if at_ms is None else at_ms, grantee)
         write_line(f"  {_default_words(sharing.org_default)}")
         write_line(f"  not in share rows: {', '.join(NOT_INCLUDED)}")
     if sharing.feed:
@@ -109,8 +121,31 @@ def print_sharing(sharing: Sharing, at_ms: int | None, grantee: str | None) -> N
         write_table([_feed_row(each) for each in sharing.feed])
 
 
-def _now_of(access: Access) -> float:
-    return 0.0 if access.now is None else float(access.now.as_of_ms)
+def _print_access(sharing: Sharing) -> None:
+    section("access")
+    if not sharing.told:
+        write_line("  nothing was told of its shares yet")
+        return
+    write_table([_fact_row(fact) for fact in _in_order(sharing.access.facts)])
+    for from_ms, to_ms in sharing.access.unseen:
+        write_line(
+            f"  between {show_time(from_ms)} and {show_time(to_ms)} the owner changed more than once without the rows "
+            "being read: who had access in between is not known"
+        )
+    _print_now(sharing.access)
+
+
+def _print_answers(sharing: Sharing, at_ms: int, grantee: str | None) -> None:
+    section(f"access at {show_time(at_ms)}" if grantee is None else f"access of {grantee} at {show_time(at_ms)}")
+    answers = sharing.answers(at_ms, grantee)
+    write_table([_answer_row(answer) for answer in answers])
+    if grantee is None:
+        write_line("  anybody else: ask with --grantee")
+
+
+def _in_order(facts: Iterable[AccessFact]) -> list[AccessFact]:
+    """Return facts in the order of their times; the partition has them in the order in which they were found."""
+    return sorted(facts, key=lambda fact: (fact.to_ms, fact.to_ms if fact.from_ms is None else fact.from_ms))
 
 
 def _print_now(access: Access) -> None:
@@ -141,25 +176,32 @@ def _fact_row(fact: AccessFact) -> tuple[str, ...]:
         _who(fact.user_or_group_id or "", fact.grantee_type, fact.grantee_name),
         f"{_KINDS.get(fact.kind, fact.kind)} {level}",
         f"by {fact.row_cause or 'no cause'}",
-        f"{_CAUSES.get(fact.cause, fact.cause)}{by_words(fact.by)}",
+        _CAUSES.get(fact.cause, fact.cause),
+        "" if fact.by is None else f"changed{by_words(fact.by)}",
     )
 
 
 def _answer_row(answer: Answer) -> tuple[str, ...]:
-    words = answer.answer
+    words: str = answer.answer
     if answer.answer == "yes":
-        words = f"yes, {answer.level}"  # type: ignore[assignment]  # for people
+        words = f"yes, {answer.level}"
     elif answer.answer == "unknown":
-        start = "we first looked" if answer.from_ms is None else show_time(answer.from_ms)
-        end = "now" if answer.to_ms is None else show_time(answer.to_ms)
-        words = f"unknown between {start} and {end}"  # type: ignore[assignment]  # for people
+        words = _unknown_words(answer.from_ms, answer.to_ms)
     who = _who(answer.user_or_group_id, answer.grantee_type, answer.grantee_name)
     return (f"  {who}", f"by {answer.row_cause}" if answer.row_cause else "by any row", words)
 
 
+def _unknown_words(from_ms: int | None, to_ms: int | None) -> str:
+    if from_ms is None:
+        return "unknown: nobody has looked yet" if to_ms is None else f"unknown before {show_time(to_ms)}"
+    if to_ms is None:
+        return f"unknown since {show_time(from_ms)}, when the rows were last read"
+    return f"unknown between {show_time(from_ms)} and {show_time(to_ms)}"
+
+
 def _when(from_ms: int | None, to_ms: int) -> str:
     if from_ms is None:
-        return f"before {show_time(to_ms)}"
+        return f"before we first looked, at {show_time(to_ms)}"
     if to_ms - from_ms <= _SECOND_MS:
         return show_time(from_ms)
     return f"between {show_time(from_ms)} and {show_time(to_ms)}"
@@ -171,10 +213,10 @@ def _who(grantee: str, kind: str | None, name: str | None) -> str:
 
 
 def _default_words(default: Mapping[str, Json] | None) -> str:
-    if default is None or default.get("internal") is None:
-        return "org-wide default: not known"
-    as_of = show_time(int(default["as_of_ms"]))
-    return f"org-wide default: {default['internal']} internally, {default.get('external')} externally, as of {as_of}"
+    if default is None:
+        return "org-wide default: not read yet"
+    inside, outside = (default.get(name) or "not readable" for name in ("internal", "external"))
+    return f"org-wide default: {inside} internally, {outside} externally, as of {show_time(int(default['as_of_ms']))}"
 
 
 def _feed_row(item: Mapping[str, Json]) -> tuple[str, ...]:
@@ -183,7 +225,8 @@ def _feed_row(item: Mapping[str, Json]) -> tuple[str, ...]:
         f"{plain(each['field'])} {shown(each['old_value'], None)} → {shown(each['new_value'], None)}"
         for each in item["changes"]
     )
-    words = changes or shown(item["title"] or item["body"] or "", None)
+    said = item["title"] or item["body"]
+    words = changes or (shown(said, None) if said else "")
     return (
         f"  {show_time(time_of(at))}",
         f"{item['type'] or 'item'} {item['kind']}",
@@ -197,16 +240,30 @@ def _feed_row(item: Mapping[str, Json]) -> tuple[str, ...]:
 
 def sharing_json(sharing: Sharing) -> dict[str, object]:
     """Return ``access`` and ``feed`` of the JSON document."""
-    access = sharing.access
-    return {"access": None if access is None else _access_json(access, sharing.org_default), "feed": sharing.feed}
+    access = _access_json(sharing.access, sharing.org_default) if sharing.told else None
+    return {"access": access, "feed": sharing.feed}
+
+
+def grantee_json(sharing: Sharing, grantee: str | None, at_ms: int) -> dict[str, object] | None:
+    """Return what is asked of one user or group, None for nobody.
+
+    Args:
+        sharing: what is known.
+        grantee: 18-character id.
+        at_ms: the time that is asked for, epoch milliseconds.
+    """
+    if grantee is None:
+        return None
+    return {
+        "user_or_group_id": grantee,
+        "time": time_json(at_ms),
+        "access": answers_json(sharing, at_ms, grantee),
+        "not_included": NOT_INCLUDED,
+    }
 
 
 def answers_json(sharing: Sharing, at_ms: int, grantee: str | None) -> list[dict[str, object]]:
     """Return who had access at a time, epoch milliseconds."""
-    access = sharing.access
-    if access is None:
-        return []
-    answers = access_at(access, at_ms) if grantee is None else grantee_at(access, grantee, at_ms)
     return [
         {
             "user_or_group_id": each.user_or_group_id,
@@ -218,7 +275,7 @@ def answers_json(sharing: Sharing, at_ms: int, grantee: str | None) -> list[dict
             "from": time_json(each.from_ms),
             "to": time_json(each.to_ms),
         }
-        for each in answers
+        for each in sharing.answers(at_ms, grantee)
     ]
 
 
@@ -239,7 +296,7 @@ def _access_json(access: Access, default: Mapping[str, Json] | None) -> dict[str
                 "changed_by": each.by,
                 "cause": each.cause,
             }
-            for each in access.facts
+            for each in _in_order(access.facts)
         ],
         "unseen": [{"from": time_json(start), "to": time_json(end)} for start, end in access.unseen],
         "now": None

@@ -274,7 +274,7 @@ def _told(access: Access, facts: Sequence[AccessFact], share: ShareNow | None, a
     """Return the level at a time, None for no access, or between which times nobody knows."""
     if access.created_ms is not None and at_ms < access.created_ms:
         return None
-    unknown = _within(access, facts, at_ms) or _unchecked(access, share, at_ms)
+    unknown = _within(access, facts, at_ms) or _unchecked(access, facts, share, at_ms)
     if unknown is not None:
         return unknown
     before = [fact for fact in facts if fact.to_ms <= at_ms]
@@ -292,13 +292,17 @@ def _within(access: Access, facts: Sequence[AccessFact], at_ms: int) -> _Unknown
     return None
 
 
-def _unchecked(access: Access, share: ShareNow | None, at_ms: int) -> _Unknown | None:
+def _unchecked(access: Access, facts: Sequence[AccessFact], share: ShareNow | None, at_ms: int) -> _Unknown | None:
     """Return since when nobody has looked, if a time is later.
 
     A single row that was read since then says nothing of the time in between: it may have gone and come back.
     """
     if share is not None and share.missing and at_ms >= share.seen_ms:
         return _Unknown(share.seen_ms, None)
+    now = access.now
+    if now is not None and now.complete and share is None and facts and facts[-1].kind != "revoked":
+        # The rows say that it went, and the fact that says when was not among those that were read.
+        return _Unknown(facts[-1].to_ms, None) if at_ms >= facts[-1].to_ms else None
     checked_ms = access.checked_ms
     if checked_ms is None or at_ms > checked_ms:
         return _Unknown(None if checked_ms is None else int(checked_ms), None)
@@ -318,8 +322,9 @@ def _before_first(
             return _Unknown(start_ms, end_ms)
     if access.kept_from_ms is not None and at_ms < access.kept_from_ms:
         return _Unknown(None, access.kept_from_ms)
+    if facts and facts[0].kind != "granted":
+        # That it was there a fact told that was dropped, and so long before.
+        return facts[0].previous if facts[0].kind == "level_changed" else facts[0].level
     if access.looked_ms is None or at_ms < access.looked_ms:
         return _Unknown(None, access.looked_ms)
-    if not facts or facts[0].kind == "granted":
-        return None
-    return facts[0].previous if facts[0].kind == "level_changed" else facts[0].level
+    return None

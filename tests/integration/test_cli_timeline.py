@@ -12,12 +12,18 @@ import pytest
 from consumer import clock
 from consumer.changes.record_ids import to_18
 from consumer.cli import timeline
+from consumer.delivery.access import access_tombstone, encode_access
+from consumer.delivery.feed import Feed
 from consumer.delivery.headers import HeaderTemplate, iso_utc
 from consumer.delivery.history import History
+from consumer.delivery.positions import ProgressEntry, encode_entry
+from consumer.delivery.sharing import Sharing
 from consumer.delivery.state import encode_state
 from consumer.errors import KafkaRefusedError, ServiceError, UsageError
 from consumer.events import LossWindow, OutboundRecord
 from consumer.kafka.topics import ensure_topics, planned_specs, spec_of
+from consumer.tracking.access import AccessState, Grantee, KnownShare, ShareCause, ShareFact
+from consumer.tracking.feed_values import FeedFact, FeedItem
 from consumer.tracking.values import HistoryFact, Match, RecordState
 from tests.broker import Broker
 from tests.contract.topic_schemas import kind_of, validate_record
@@ -38,7 +44,7 @@ ACTIVE = {**WAITING, "Status": "Active", "OwnerId": BOB}
 async def place(kafka_broker: Broker, topic_prefix: str, tmp_path: Path, capsys: Any) -> Place:
     made = Place(kafka_broker, topic_prefix, tmp_path, capsys)
     planned = {spec.name: spec for spec in planned_specs(made.topics, made.settings)}
-    for kind in ("history", "state"):
+    for kind in ("history", "state", "sharing", "access", "feed"):
         name = made.topics.of(ENTITY, kind)
         planned[name] = spec_of(name, made.settings)
     await ensure_topics(made.cluster, list(planned.values()))
@@ -210,3 +216,107 @@ async def test_an_unknown_record_is_one_sentence_and_a_failure(place: Place) -> 
         await type_(place, RECORD, "--entity", "Case")
     with pytest.raises(UsageError, match="15 or 18"):
         await type_(place, "0Mw")
+
+
+def share_fact(kind: Any, grantee: str, level: str, start: int, end: int, cause: ShareCause) -> ShareFact:
+    """Return a fact of an owner's row, between two times."""
+    name = Grantee("Queue", "Support") if grantee == QUEUE else Grantee("User", "Bob")
+    fact_id, modified_ms = f"{kind}:{grantee}:{end}", None if kind == "revoked" else end
+    return ShareFact(
+        fact_id, kind, RECORD, "02c000000000001AAA", grantee, name, level, None, "Owner", start, end, modified_ms, BOB,
+        end, cause,
+    )  # fmt: skip
+
+
+def access(*shares: KnownShare, at_ms: int) -> AccessState:
+    return AccessState(ENTITY, RECORD, shares, complete=True, as_of_ms=at_ms)
+
+
+async def write_access(place: Place, *facts: ShareFact, tombstone: bool = False) -> None:
+    """Write who had access to the session, with another's in between, and a sweep of a quarter of an hour later."""
+    created = [
+        share_fact("granted", QUEUE, "All", T, T + 1000, ShareCause.OWNER_CHANGE),
+        share_fact("granted", BOB, "All", T + 200_000, T + 201_000, ShareCause.OWNER_CHANGE),
+        share_fact("revoked", QUEUE, "All", T + 200_000, T + 201_000, ShareCause.OWNER_CHANGE),
+        *facts,
+    ]
+    item = FeedItem("0D5000000000001AAA", RECORD, "TextPost", T, T, deleted=False, values={"Body": "Hello"})
+    bob = KnownShare(BOB, "Owner", "All", "02c000000000002AAA", Grantee("User", "Bob"), (T + 200_000, T + 201_000))
+    now = access(bob, at_ms=T + 210_000)
+    gone = [access_tombstone(place.topics, ENTITY, RECORD)] if tombstone else []
+    progress: dict[str, dict[str, Any]] = {
+        f"swept:{ENTITY}": {"begun_ms": T + 900_000, "ended_ms": T + 910_000, "rows": 1},
+        f"org-default:{ENTITY}": {"internal": "Private", "external": "Private", "as_of_ms": T},
+    }
+    await place.write(
+        [
+            *map(checked, Sharing(ORG, place.topics).records(ENTITY, created, T)),
+            *map(checked, Feed(ORG, place.topics).records(ENTITY, [FeedFact("feed:1", "created", item, T)], T)),
+            checked(encode_access(place.topics, ORG, now)),
+            *gone,
+            *(encode_entry(place.topics, ProgressEntry(CHANNEL, name, state), 0) for name, state in progress.items()),
+        ]
+    )
+
+
+async def test_who_had_access_is_told_beside_the_history(place: Place) -> None:
+    await write_life(place)
+    await write_access(place)
+    code, out = await type_(place, RECORD, "--at", iso_utc(T + 100_000) or "")
+    assert code == 0
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    start, then, swept = (f"{iso_utc(ms)}".replace(".000Z", "Z") for ms in (T, T + 200_000, T + 900_000))
+    assert f"{start} Queue Support ({QUEUE}) gained All by Owner with the owner change changed by {BOB}" in lines
+    assert f"{then} Queue Support ({QUEUE}) lost All by Owner with the owner change changed by {BOB}" in lines
+    assert f"User Bob ({BOB}) All by Owner" in lines
+    assert f"Queue Support ({QUEUE}) by Owner yes, All" in lines
+    assert f"User Bob ({BOB}) by Owner no" in lines
+    assert any(f"checked to {swept}" in line for line in lines)
+    assert f"org-wide default: Private internally, Private externally, as of {start}" in lines
+    assert "not in share rows: org-wide default, role hierarchy, View All and Modify All permissions" in lines
+    assert f"{start} TextPost created Hello" in lines
+    assert any(line.startswith("sharing: everything is kept, since") for line in lines)
+
+
+async def test_json_answers_for_everybody_and_for_one_who_is_asked_for(place: Place) -> None:
+    await write_life(place)
+    await write_access(place)
+    _, out = await type_(place, RECORD, "--json", "--at", iso_utc(T - 1) or "", "--grantee", ADA[:15])
+    told = json.loads(out)
+    assert {each["answer"] for each in told["at"]["access"]} == {"no"}, "the record was not there"
+    (asked,) = told["grantee"]["access"]
+    assert (asked["user_or_group_id"], asked["row_cause"], asked["answer"]) == (ADA, None, "no")
+    assert told["access"]["checked_to"] == iso_utc(T + 900_000)
+    _, out = await type_(place, RECORD, "--json", "--at", iso_utc(T + 901_000) or "")
+    told = json.loads(out)
+    assert {(each["answer"], each["from"], each["to"]) for each in told["at"]["access"]} == {
+        ("unknown", iso_utc(T + 900_000), None)
+    }
+    assert (told["at"]["known"], told["grantee"]) == (False, None)
+    _, out = await type_(place, RECORD, "--json", "--grantee", BOB)
+    (asked,) = json.loads(out)["grantee"]["access"]
+    assert (asked["answer"], asked["access_level"]) == ("yes", "All")
+    with pytest.raises(UsageError, match="no id of a user or group"):
+        await type_(place, RECORD, "--grantee", "005")
+
+
+async def test_of_a_deleted_record_nobody_has_access_any_more(place: Place) -> None:
+    await write_life(place)
+    await place.write([change(place, 3, "d", T + 700_000, ACTIVE, None)])
+    await write_access(
+        place,
+        share_fact("revoked", BOB, "All", T + 700_000, T + 701_000, ShareCause.RECORD_DELETED),
+        tombstone=True,
+    )
+    _, out = await type_(place, RECORD, "--json", "--at", iso_utc(NOW) or "")
+    told = json.loads(out)
+    assert {each["answer"] for each in told["at"]["access"]} == {"no"}
+    assert (told["access"]["now"], told["access"]["checked_to"]) == (None, None)
+    assert told["retention"]["access"]["dropped"] is False
+
+
+async def test_a_record_of_which_only_access_is_kept_is_found(place: Place) -> None:
+    await write_access(place)
+    _, out = await type_(place, RECORD, "--json")
+    told = json.loads(out)
+    assert (told["entity"], told["access"]["checked_to"]) == (ENTITY, iso_utc(T + 900_000))

@@ -213,7 +213,7 @@ class World:
         moment_ms = self.now_ms
         sent_ms = max(moment_ms - step.one % 5_000, self._read_ms)
         back_ms = self._read_ms = moment_ms + step.two % 5_000
-        asked_ms = sent_ms - step.three % 1_500
+        asked_ms = sent_ms - 1 - step.three % 1_500
         answered_ms = back_ms // 1000 * 1000 + 1000
         since_ms = asked_ms - OVERLAP
         rows = [row for row in self.truth.rows.values() if not poll or (row.modified_ms or 0) >= since_ms]
@@ -245,7 +245,7 @@ class World:
     def _sweep(self, step: Step) -> None:
         """Begin a sweep some time before its page with this record, and end it when that is in."""
         self.pass_to(max(self.now_ms, self._read_ms))
-        begun_ms = max(self.now_ms - step.three % 20_000, self.swept_ms or S0)
+        begun_ms = max(self.now_ms - 1 - step.three % 20_000, self.swept_ms or 0)
         cause = ShareCause.BASELINE if self.swept_ms is None else ShareCause.SWEEP
         self._read(step, cause=cause)
         self.pass_to(self._read_ms)
