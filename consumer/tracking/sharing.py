@@ -282,14 +282,15 @@ class Bounds:
     def of_loss(self, share: KnownShare, answered_ms: int) -> tuple[int, int]:
         """Return the interval in which a share went that an answer misses.
 
-        An owner's row that was there before the first owner change went with it; one that may have come with it went
-        later.
+        An owner's row that was there before the first owner change went with it; one that may have come with it, if
+        only anew, went later.
         """
         seen_ms = self.seen_ms(share)
         due = self._due
         if share.row_cause == OWNER and due is not None and due.first_ms is not None:
             first_ms = due.first_ms
-            if first_ms >= max(seen_ms, share.since[1]):
+            made_before = share.modified_ms is not None and share.modified_ms < first_ms
+            if made_before and first_ms >= max(seen_ms, share.since[1]):
                 return first_ms, max(min(answered_ms, first_ms + SECOND_MS), first_ms)
         return seen_ms, max(answered_ms, seen_ms)
 
@@ -471,9 +472,11 @@ class Comparison:
             return
         first_ms, last_ms = due.first_ms, due.last_ms + SECOND_MS
         record_id = self._record.record_id
+        # A read that may not have the last change is followed by another, which may tell of the same span once more.
+        early = "" if contains(read, due.last_ms) else f":{read.asked_ms}"
         self.told.append(
             ShareFact(
-                fact_id=f"unseen:{record_id}:{first_ms}:{last_ms}",
+                fact_id=f"unseen:{record_id}:{first_ms}:{last_ms}{early}",
                 kind="unseen",
                 record_id=record_id,
                 share_id=None,

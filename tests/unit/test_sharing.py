@@ -232,6 +232,30 @@ def test_what_a_read_may_not_have_of_several_owner_changes_is_unseen_from_the_fi
     assert due_of(states) is None
 
 
+def test_changes_of_one_second_that_two_reads_tell_of_are_two_facts() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE, share=1), at=10))
+    owe(states, changed_owner(50, 50))
+    first = subject.on_read(whole(owner_row(QUEUE, share=3, at=50), at=50))
+    owe(states, changed_owner(50, 50, 50))
+    second = subject.on_read(whole(owner_row(QUEUE, share=3, at=50), at=57, cause=None))
+    assert brief(first) == brief(second) == [("unseen", None, None, 50, 51)]
+    assert first[0].fact_id != second[0].fact_id
+
+
+def test_an_owner_that_came_back_with_the_first_change_did_not_go_with_it() -> None:
+    """Nobody saw that it was away; its row says that it was made anew."""
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE, share=1), at=10))
+    subject.on_read(whole(owner_row(QUEUE, share=3, at=50), at=49))
+    owe(states, changed_owner(50, 60))
+    subject.on_read(whole(owner_row(REP, share=4, at=60), at=64, cause=None))
+    told = subject.on_read(whole(owner_row(REP, share=4, at=60), at=120, cause=None))
+    assert brief(told) == [("revoked", QUEUE, "All", 49, 122)]
+
+
 def test_an_owner_that_came_with_the_first_change_did_not_go_with_it() -> None:
     """A read that was under way when the owner changed showed the new one; it went with a later change."""
     states = SharingStates()
