@@ -16,10 +16,11 @@ from typing import Any
 from consumer.cli.timeline_access import answers_json, sharing_of
 from tests.contract.topic_schemas import kind_of
 from tests.kafka_reader import ReadRecord
-from tests.sharing_oracle import Identity, Patience, SharingVerdict, Span, level_at
+from tests.sharing_oracle import Identity, Patience, SharingVerdict, Span, level_at, time_ms
 
 _AT_ONCE = 2
 _ENTITY = "MessagingSession"
+_NO: Mapping[str, Any] = {"answer": "no", "access_level": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,8 @@ class Answers:
         else:
             self._gone.discard(record_id)
 
-    def at(self, moment: Moment) -> list[dict[str, Any]]:
-        """Return who had access."""
+    def at(self, moment: Moment, grantee: str | None = None) -> list[dict[str, Any]]:
+        """Return who had access, or whether one grantee had."""
         record_id = moment.record_id
         sharing = sharing_of(
             self._facts[record_id],
@@ -100,7 +101,7 @@ class Answers:
             created_ms=self._created.get(record_id),
             deleted=record_id in self._gone,
         )
-        return answers_json(sharing, moment.at_ms, None)
+        return answers_json(sharing, moment.at_ms, grantee)
 
 
 async def asked(config: Path, moment: Moment) -> list[dict[str, Any]]:
@@ -129,7 +130,7 @@ async def all_asked(config: Path, wanted: Sequence[Moment]) -> list[list[dict[st
 
 def judge_moment(
     moment: Moment,
-    answers: Sequence[Mapping[str, Any]],
+    answers: Answers,
     lives: Mapping[Identity, Sequence[Span]],
     intervals: Sequence[tuple[int | None, int]],
     verdict: SharingVerdict,
@@ -139,15 +140,17 @@ def judge_moment(
 
     Args:
         moment: the question.
-        answers: as the command gives them.
+        answers: gives them as the command does.
         lives: the truth of the record's shares.
         intervals: those that ``sharing`` published for the record.
         verdict: takes what was found.
         patience: what no reading can see.
     """
-    told = {(each["user_or_group_id"], each["row_cause"] or ""): each for each in answers}
+    told = {(each["user_or_group_id"], each["row_cause"] or ""): each for each in answers.at(moment)}
     for _, grantee, cause in lives:
-        told.setdefault((grantee, cause), {"answer": "no", "access_level": None})
+        if (grantee, cause) not in told:  # one that no reading ever met can be asked about all the same
+            named = {each["row_cause"]: each for each in answers.at(moment, grantee)}
+            told[grantee, cause] = named.get(cause) or named.get(None) or _NO
     for (grantee, cause), answer in told.items():
         spans = lives.get((moment.record_id, grantee, cause), ())
         true = level_at(spans, moment.at_ms)
@@ -155,6 +158,8 @@ def judge_moment(
         what = f"{moment} {grantee} {cause}: {answer}, and the rows said {true}"
         if answer["answer"] == "unknown":
             inside = any((start is None or start <= moment.at_ms) and moment.at_ms < end for start, end in intervals)
+            # Before the first reading nobody knows; its answer is the end of a published interval.
+            inside |= answer["from"] is None and time_ms(answer["to"]) in {end for _, end in intervals}
             if not inside and answer["to"] is not None:
                 verdict.moments.append(f"{what}; no published interval is about it")
         elif answer["access_level"] != true:

@@ -170,7 +170,7 @@ def _take(told: Told, kind: str, key: str, value: Any, verdict: SharingVerdict) 
             told.access[key] = value
     if kind != "sharing":
         return
-    when = (_ms(value["not_before"]), _ms(value["not_after"]) or 0)
+    when = (time_ms(value["not_before"]), time_ms(value["not_after"]) or 0)
     if value["kind"] == "unseen":
         told.unseen[value["record_id"]].append((when[0] or 0, when[1]))
         return
@@ -311,5 +311,6 @@ def judge_final(lives: Mapping[Identity, Sequence[Span]], told: Told, verdict: S
             verdict.final.append(f"{identity}: rows say {true.get(identity)}, access {now.get(identity)}")
 
 
-def _ms(text: str | None) -> int | None:
+def time_ms(text: str | None) -> int | None:
+    """Return an ISO time as epoch milliseconds, None for none."""
     return None if text is None else round(datetime.fromisoformat(text).timestamp() * 1000)

@@ -227,7 +227,7 @@ class Life:
             verdict.counted["moments"] += 1
             found = of_record.get(moment.record_id, {})
             published = intervals.get(moment.record_id, [])
-            judge_moment(moment, answers.at(moment), found, published, verdict, plan.patience)
+            judge_moment(moment, answers, found, published, verdict, plan.patience)
 
     async def _as_it_is(self) -> bool:
         """Tell whether ``access`` is what there is; what was read before is not looked at again."""

@@ -1,8 +1,8 @@
 """Who has explicit access to a record: share rows as read become grants, revocations and level changes.
 
 Every fact has an interval in which it happened. It begins when the share is known to have been otherwise (all rows of
-the record were read, a sweep or poll passed it), and ends with the answer that told it; of owner rows, which go with
-the change event, it is the second of the commit. A recalculation deletes rows and makes them anew (sharing guide), so
+the record were read, a sweep or poll passed it), and ends with the answer that told it; that of an owner's row begins
+with the commit that changed the owner. A recalculation deletes rows and makes them anew (sharing guide), so
 that one reading that does not have a row proves little: gone is what a second one, some time later, misses too, and
 not yet there is what two readings so far apart did not have.
 """
@@ -268,7 +268,8 @@ class Bounds:
         if row.row_cause == OWNER and due is not None and due.last_ms is not None:
             told = row.user_or_group_id == self._owner and (start is None or due.last_ms >= start - SECOND_MS)
             if told and start is not None:
-                return self._ordered(max(start, due.last_ms), min(answered_ms, due.last_ms + SECOND_MS))
+                # Whether a row is there with the commit, or some moments later, is not documented.
+                return self._ordered(max(start, due.last_ms), answered_ms)
         return self._ordered(start, answered_ms)
 
     def of_level(self, share: KnownShare, row: ShareRow, answered_ms: int) -> tuple[int | None, int]:
@@ -291,7 +292,7 @@ class Bounds:
             first_ms = due.first_ms
             made_before = share.modified_ms is not None and share.modified_ms < first_ms
             if made_before and first_ms >= max(seen_ms, share.since[1]):
-                return first_ms, max(min(answered_ms, first_ms + SECOND_MS), first_ms)
+                return first_ms, max(answered_ms, first_ms)
         return seen_ms, max(answered_ms, seen_ms)
 
     def _absent_ms(self, row: ShareRow) -> int | None:
@@ -440,9 +441,13 @@ class Comparison:
         self._tell("revoked", known.share_id, known, self._gone(known, known.missing_ms))
 
     def _gone(self, known: KnownShare, missing_ms: int) -> tuple[int, int]:
-        """Return the interval in which a share went: the first reading that missed it may have met a recalculation."""
-        with_owner = known.row_cause == OWNER and missing_ms - known.seen_ms <= SECOND_MS
-        return known.seen_ms, missing_ms if with_owner else max(self._read.answered_ms, missing_ms)
+        """Return the interval in which a share went.
+
+        The first reading that missed it may have met a recalculation, but those leave owners' rows alone.
+        """
+        if known.row_cause == OWNER:
+            return known.seen_ms, missing_ms
+        return known.seen_ms, max(self._read.answered_ms, missing_ms)
 
     def _known(self, row: ShareRow, since: tuple[int | None, int]) -> KnownShare:
         before = self._shares.get(row.key)

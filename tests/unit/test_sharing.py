@@ -160,10 +160,10 @@ def test_an_owner_change_is_one_grant_and_one_revocation_in_the_second_of_the_ev
     states.put(owned_by(REP))
     owe(states, changed_owner(50))
     granted = subject.on_read(whole(owner_row(REP, share=2, at=50), at=54, cause=None))
-    assert brief(granted) == [("granted", REP, "All", 50, 51)]
+    assert brief(granted) == [("granted", REP, "All", 50, 56)]
     assert granted[0].cause is ShareCause.OWNER_CHANGE
     revoked = subject.on_read(whole(owner_row(REP, share=2, at=50), at=90, cause=None))
-    assert brief(revoked) == [("revoked", QUEUE, "All", 50, 51)]
+    assert brief(revoked) == [("revoked", QUEUE, "All", 50, 56)]
     assert revoked[0].cause is ShareCause.OWNER_CHANGE
     assert revoked[0].changed_by == REP
     assert due_of(states) is None
@@ -175,7 +175,7 @@ def test_a_new_record_had_no_share_before_it_was_created() -> None:
     states.put(owned_by(QUEUE))
     owe(states, changed_owner(50, created=True))
     told = subject.on_read(whole(owner_row(QUEUE, at=50), row(TEAM, at=50), at=54, cause=None))
-    assert brief(told) == [("granted", QUEUE, "All", 50, 51), ("granted", TEAM, "Read", 50, 56)]
+    assert brief(told) == [("granted", QUEUE, "All", 50, 56), ("granted", TEAM, "Read", 50, 56)]
 
 
 def test_a_row_of_another_owner_than_the_event_told_is_not_narrowed_by_it() -> None:
@@ -253,7 +253,7 @@ def test_an_owner_that_came_back_with_the_first_change_did_not_go_with_it() -> N
     owe(states, changed_owner(50, 60))
     subject.on_read(whole(owner_row(REP, share=4, at=60), at=64, cause=None))
     told = subject.on_read(whole(owner_row(REP, share=4, at=60), at=120, cause=None))
-    assert brief(told) == [("revoked", QUEUE, "All", 49, 122)]
+    assert brief(told) == [("revoked", QUEUE, "All", 49, 66)]
 
 
 def test_an_owner_that_came_with_the_first_change_did_not_go_with_it() -> None:
@@ -268,7 +268,7 @@ def test_an_owner_that_came_with_the_first_change_did_not_go_with_it() -> None:
     owe(states, changed_owner(50, 60))
     subject.on_read(whole(owner_row(OTHER_REP, share=3, at=60), at=64, cause=None))
     told = subject.on_read(whole(owner_row(OTHER_REP, share=3, at=60), at=120, cause=None))
-    assert brief(told) == [("revoked", QUEUE, "All", 50, 51), ("revoked", REP, "All", 50, 122)]
+    assert brief(told) == [("revoked", QUEUE, "All", 50, 52), ("revoked", REP, "All", 50, 66)]
 
 
 def test_a_read_that_may_not_have_the_change_leaves_it_owed() -> None:
@@ -292,9 +292,9 @@ def test_a_share_that_went_and_came_back_with_the_owner_is_told_as_both() -> Non
     states.put(owned_by(QUEUE))
     owe(states, changed_owner(60))
     told = subject.on_read(whole(owner_row(QUEUE, share=3, at=60), at=64, cause=None))
-    assert brief(told) == [("revoked", QUEUE, "All", 50, 51), ("granted", QUEUE, "All", 60, 61)]
+    assert brief(told) == [("revoked", QUEUE, "All", 50, 56), ("granted", QUEUE, "All", 60, 66)]
     told = subject.on_read(whole(owner_row(QUEUE, share=3, at=60), at=110, cause=None))
-    assert brief(told) == [("revoked", REP, "All", 60, 61)]
+    assert brief(told) == [("revoked", REP, "All", 60, 66)]
 
 
 def test_a_single_row_of_a_poll_is_told_and_makes_the_whole_due() -> None:
@@ -330,7 +330,7 @@ def test_a_deleted_records_shares_are_revoked_and_then_forgotten() -> None:
     owe(states, SharesDue(S0 + 53_000, ShareCause.RECORD_DELETED, S0 + 50_000, S0 + 50_000, 1, by=REP))
     assert subject.on_read(whole(at=54, cause=None)) == []
     told = subject.on_read(whole(at=90, cause=None))
-    assert brief(told) == [("revoked", QUEUE, "All", 50, 51)]
+    assert brief(told) == [("revoked", QUEUE, "All", 50, 56)]
     assert told[0].cause is ShareCause.RECORD_DELETED
     assert states.access(KEY) is None
     assert states.ledger(KEY) is None
