@@ -281,19 +281,12 @@ class Bounds:
         return self._ordered(max(self.seen_ms(share), *unchanged, 0), answered_ms)
 
     def of_loss(self, share: KnownShare, answered_ms: int) -> tuple[int, int]:
-        """Return the interval in which a share went that an answer misses.
-
-        An owner's row that was there before the first owner change went with it; one that may have come with it, if
-        only anew, went later.
-        """
-        seen_ms = self.seen_ms(share)
+        """Return the interval in which a share went that an answer misses; an owner's goes with an owner change."""
+        start = self.seen_ms(share)
         due = self._due
         if share.row_cause == OWNER and due is not None and due.first_ms is not None:
-            first_ms = due.first_ms
-            made_before = share.modified_ms is not None and share.modified_ms < first_ms
-            if made_before and first_ms >= max(seen_ms, share.since[1]):
-                return first_ms, max(answered_ms, first_ms)
-        return seen_ms, max(answered_ms, seen_ms)
+            start = max(start, due.first_ms)
+        return start, max(answered_ms, start)
 
     def _absent_ms(self, row: ShareRow) -> int | None:
         """Return when a share was not there for certain, None if nobody ever looked."""
