@@ -50,9 +50,12 @@ def split_ids(record_ids: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ..
     Raises:
         ValueError: one of them is neither.
     """
+    ids = tuple(record_ids)
+    if len(ids) == 1:  # nearly every event is of one record
+        return ((), ids) if names_no_record(ids[0]) else ((to_18(ids[0]),), ())
     real: dict[str, None] = {}
     wild: dict[str, None] = {}
-    for record_id in record_ids:
+    for record_id in ids:
         if names_no_record(record_id):
             wild[record_id] = None
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -224,12 +225,12 @@ class KafkaSink:
         counts = self._partitions
         for topic in {record.topic for record in records} - counts.keys():
             counts[topic] = await self._count_partitions(producer, topic)
-        groups: dict[tuple[str, int], list[OutboundRecord]] = {}
+        groups: defaultdict[tuple[str, int], list[OutboundRecord]] = defaultdict(list)
         for record in records:
-            partition = record.partition
+            topic, partition = record.topic, record.partition
             if partition is None:
-                partition = partition_for(record.key, counts[record.topic])
-            groups.setdefault((record.topic, partition), []).append(record)
+                partition = partition_for(record.key, counts[topic])
+            groups[topic, partition].append(record)
         return groups
 
     async def _count_partitions(self, producer: Any, topic: str) -> int:
@@ -322,18 +323,15 @@ async def read_entries(reader: CommittedReader, topics: Topics) -> dict[bytes, P
 def _batches(producer: Any, records: Sequence[OutboundRecord], timestamp_ms: int) -> Iterator[Any]:
     """Yield the records of one partition as record batches, each below the client's limit if it can be."""
     built = producer.create_batch()
+    append = built.append
     for record in records:
+        key, value, headers = record.key, record.value, list(record.headers)
         # The client's documentation says seconds; it passes the number on as milliseconds.
-        content = {
-            "timestamp": timestamp_ms,
-            "key": record.key,
-            "value": record.value,
-            "headers": list(record.headers),
-        }
-        if built.append(**content) is None:
+        if append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
             yield built
             built = producer.create_batch()
-            built.append(**content)
+            append = built.append
+            append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
     yield built
 
 
