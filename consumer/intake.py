@@ -228,8 +228,8 @@ class Intake:
         self._owe_doubtful(header.commit_ms)
         if told:
             records += self._encoders.history.records(entity, told, received_ms)
-        size = sum(len(record.value) for record in records if record.value is not None)
-        return Outcome(tuple(records), changes, event_ms=header.commit_ms, size=size)
+        size = sum([len(record.value) for record in records if record.value is not None])
+        return Outcome(tuple(records), changes, (), (), None, header.commit_ms, size)
 
     def opened(self, window: LossWindow) -> None:
         """Take note of a window that a record of this batch opens."""
@@ -442,17 +442,17 @@ class Intake:
     def _owe_read(self, entity: str, tracked: TrackedChange) -> None:
         key = (entity, tracked.record_id)
         state = self._states.get(key)
-        entry = self._states.ledger(key) or LedgerEntry(*key)
+        entry = self._states.ledger(key)
         owed = refresh.after_event(
             entity,
             tracked,
             state,
             self._refresh_after_ms,
             facts=self.tracker.facts(entity),
-            owed=entry.refresh,
+            owed=None if entry is None else entry.refresh,
         )
         if owed is not None:
-            self._states.put_ledger(replace(entry, refresh=owed))
+            self._states.put_ledger(replace(entry or LedgerEntry(*key), refresh=owed))
 
     def _owe_doubtful(self, at_ms: int) -> None:
         """Have records read whose diff fits nothing, or whose row proved too little."""

@@ -21,9 +21,12 @@ _VALUES = ("known", "old_unknown", "truncated_255", "not_stored")
 _ORIGINS = ("change_event", "history_row", "resync")
 _PRECISIONS = ("ms", "s")
 _REASONS = ("ended", "unknown")
-_LATER = ("revision", "final", "rows", "row_at", "type", "old_label", "new_label", "precision", "origin")
-_FIRST_WORD = (1, False, (), None, None, None, None, "ms", "change_event")
-"""Names of what rows and revisions change, and their values in an event's first word of a change."""
+_LATER = (
+    *("values", "match", "revision", "final", "rows", "row_at", "type", "old_label", "new_label", "precision"),
+    "origin",
+)
+_FIRST_WORD = ("known", Match.PENDING, 1, False, (), None, None, None, None, "ms", "change_event")
+"""Names of what :func:`_later` returns, and its usual values."""
 
 _ENCODED_KEPT = 20_000
 _ENCODED: dict[int, tuple[HistoryFact, orjson.Fragment]] = {}
@@ -95,20 +98,31 @@ def _fact_fields(fact: HistoryFact) -> dict[str, Json]:
         fields["history_field"] = fact.history_field
     if fact.change_id != _usual_change_id(fact.event_id, fact.record_id, fact.field, fact.history_ids):
         fields["change_id"] = fact.change_id
-    if fact.values != "known":
-        fields["values"] = fact.values
-    if fact.match is not Match.PENDING:
-        fields["match"] = fact.match
-    later = (fact.revision, fact.final, fact.history_ids, fact.row_ms, fact.value_type)
-    later += (fact.old_label, fact.new_label, fact.precision, fact.origin)
+    later = _later(fact)
     if later != _FIRST_WORD:
         row_ms = fact.changed_ms if fact.history_ids else None
-        usual_values = (*_FIRST_WORD[:3], row_ms, *_FIRST_WORD[4:])
-        named = zip(_LATER, later, usual_values, strict=True)
-        fields.update((name, value) for name, value, usual in named if value != usual)
+        named = zip(_LATER, later, _FIRST_WORD, strict=True)
+        fields.update((name, value) for name, value, usual in named if value != (row_ms if name == "row_at" else usual))
     if fact.window_id is not None:
         fields["window"] = fact.window_id
     return fields
+
+
+def _later(fact: HistoryFact) -> tuple[Json, ...]:
+    """Return what an event's first word of a change mostly has in common, and rows and revisions change."""
+    return (
+        fact.values,
+        fact.match,
+        fact.revision,
+        fact.final,
+        fact.history_ids,
+        fact.row_ms,
+        fact.value_type,
+        fact.old_label,
+        fact.new_label,
+        fact.precision,
+        fact.origin,
+    )
 
 
 def _usual_change_id(event_id: str | None, record_id: str, field: str, history_ids: tuple[str, ...]) -> str | None:

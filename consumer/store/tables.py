@@ -50,6 +50,10 @@ GET_STATE = "SELECT value FROM states WHERE object = ? AND id = ?"
 GET_LEDGER = "SELECT value FROM ledger WHERE object = ? AND id = ?"
 REMOVE_STATE = "DELETE FROM states WHERE object = ? AND id = ?"
 REMOVE_LEDGER = "DELETE FROM ledger WHERE object = ? AND id = ?"
+GET_STATES = "SELECT id, value FROM states WHERE object = ? AND id IN (SELECT value FROM json_each(?))"
+GET_LEDGERS = "SELECT id, value FROM ledger WHERE object = ? AND id IN (SELECT value FROM json_each(?))"
+MANY = 100
+"""Records that are read by one statement."""
 
 DUE = "SELECT id FROM ledger WHERE object = ? AND due_ms <= ? ORDER BY due_ms, id LIMIT ?"
 UNSETTLED = "SELECT id FROM ledger WHERE object = ? AND facts ORDER BY written LIMIT ?"
