@@ -442,13 +442,16 @@ class Intake:
     def _owe_read(self, entity: str, tracked: TrackedChange) -> None:
         key = (entity, tracked.record_id)
         state = self._states.get(key)
+        facts = self.tracker.facts(entity)
+        if not refresh.may_be_due(entity, state, facts):
+            return
         entry = self._states.ledger(key)
         owed = refresh.after_event(
             entity,
             tracked,
             state,
             self._refresh_after_ms,
-            facts=self.tracker.facts(entity),
+            facts=facts,
             owed=None if entry is None else entry.refresh,
         )
         if owed is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection
+from operator import attrgetter
 
 import structlog
 
@@ -20,6 +21,8 @@ from consumer.telemetry import SubscriptionMetrics
 from consumer.tracking.arrivals import Arrival
 
 _SUMMARY_EVERY_MS = 30_000
+
+_topic_of = attrgetter("topic")
 
 
 class SubscriptionObserver:
@@ -118,7 +121,9 @@ class SubscriptionObserver:
     def committed(self, batch: Batch, last_event_ms: int | None, seconds: float) -> None:
         """A batch is durable."""
         now_ms = self._now_ms()
-        kinds = Counter(record.topic.rpartition(".")[2] for record in batch.records)
+        kinds: Counter[str] = Counter()
+        for topic, count in Counter(map(_topic_of, batch.records)).items():
+            kinds[topic.rpartition(".")[2]] += count
         self._metrics.committed(batch.events, kinds, seconds)
         self._committed += batch.events
         while self._uncommitted and self._uncommitted[0][0] <= self._committed:

@@ -362,7 +362,7 @@ class Pipeline:
         if outcome.event_ms is not None:
             self._last_event_ms = outcome.event_ms
             self._complete_to_ms = complete_after_event(outcome.event_ms)
-            if outcome.event_ms >= self._began_org_ms:
+            if outcome.event_ms >= self._began_org_ms and not self._caught_up.is_set():
                 self._catch_up(self._complete_to_ms)
         self._batch.records.extend(outcome.records)
         self._batch.events += 1

@@ -91,8 +91,7 @@ class HistoryTracker:
         key = (entity, tracked.record_id)
         entry = self._states.ledger(key)
         book = Book(entry)
-        known = {fact.change_id for fact in book.facts}
-        rows_wait = None in [fact.event_id for fact in book.facts]
+        known, rows_wait = _told_before(book, event_id)
         names = self._names.get(entity)
         if names is None or names.facts is not facts:
             names = self._names[entity] = _Names(facts)
@@ -265,6 +264,18 @@ def _told_by_event(
         tracked.window_id,
         seen_ms,
     )
+
+
+def _told_before(book: Book, event_id: str) -> tuple[set[str], bool]:
+    """Return the ids of the facts that this event told already, and whether a row waits for its event."""
+    known: set[str] = set()
+    rows_wait = False
+    for fact in book.facts:
+        if fact.event_id is None:
+            rows_wait = True
+        elif fact.event_id == event_id:
+            known.add(fact.change_id)
+    return known, rows_wait
 
 
 def _values(change: FieldChange) -> Values:

@@ -45,6 +45,13 @@ def after_event(
     return Refresh(change.stamp_ms, 0, "unknown")
 
 
+def may_be_due(entity: str, state: RecordState | None, facts: EntityFacts | None) -> bool:
+    """Return whether a change can make a read due at all, whatever it was: most records are known and go on."""
+    if state is None or state.deleted:
+        return False
+    return (entity == SESSION and state.image.get("Status") == ENDED) or _wanting(state, facts)
+
+
 def after_read(refresh: Refresh, answered_ms: int, *, have_metrics: bool | None) -> Refresh | None:
     """Return what is still owed after an answer, None for nothing.
 
