@@ -13,11 +13,10 @@ from consumer.delivery.feed import Feed
 from consumer.delivery.sharing import Sharing
 from consumer.delivery.sharing_rules import SharingRules
 from consumer.events import Json, OutboundRecord
-from consumer.tracking.access import SharesDue
 from consumer.tracking.arrivals import FeedRead, Progress, RulesRead, SharesRead
 from consumer.tracking.changes import TrackedChange
 from consumer.tracking.feed import FEED_POLL, FeedTracker
-from consumer.tracking.sharing import SHARES_POLL, SWEEP_WANTED, SWEPT, SharingTracker
+from consumer.tracking.sharing import SHARES_POLL, SWEEP_WANTED, SWEPT, SharingTracker, cause_of
 from consumer.tracking.sharing_rules import RULES, KnownRules, compare
 from consumer.tracking.states import States
 from consumer.tracking.values import EntityFacts, LedgerEntry
@@ -85,29 +84,17 @@ class Companions:
         elif name.startswith(FEED_POLL):
             self._feed.restore(name.removeprefix(FEED_POLL), state["complete_to_ms"])
 
-    def shares_due(
-        self,
-        entity: str,
-        change: TrackedChange,
-        due: SharesDue | None,
-        by: str | None,
-        facts: EntityFacts,
-        *,
-        event: bool,
-    ) -> SharesDue | None:
-        """Return the read of share rows that is owed after a change, None if none is.
+    def concerned(self, entity: str, change: TrackedChange, facts: EntityFacts) -> bool:
+        """Return whether a change makes a read of the record's share rows due.
 
         Args:
             entity: object API name.
             change: what became of the record.
-            due: what was owed before.
-            by: user that made the change.
             facts: what is known of the object; until that was read, share rows are taken to be readable.
-            event: whether an event told it.
         """
         if entity not in self._shared or (facts.visible is not None and not facts.has_shares):
-            return due
-        return SharingTracker.owed(change, due, by, event=event) or due
+            return False
+        return cause_of(change) is not None
 
     def settled(self, entry: LedgerEntry) -> LedgerEntry:
         """Return a ledger entry without the feed items that no poll can bring again."""

@@ -24,7 +24,7 @@ def json_bytes(value: Json) -> bytes:
 
     What ``orjson.dumps`` returns can hold ten times its length in memory: the room it was written into.
     """
-    return bytes(memoryview(orjson.dumps(value)))
+    return b"".join((orjson.dumps(value), b""))  # two parts, because one alone is given back and not copied
 
 
 class ChangeType(StrEnum):

@@ -44,6 +44,7 @@ from consumer.tracking.changes import TrackedChange
 from consumer.tracking.history import HistoryTracker
 from consumer.tracking.open_windows import OpenWindows
 from consumer.tracking.schema_change import SchemaChange
+from consumer.tracking.sharing import SharingTracker
 from consumer.tracking.states import States
 from consumer.tracking.tracker import Tracker
 from consumer.tracking.values import EntityFacts, HistoryFact, Key, LedgerEntry, Refresh
@@ -247,8 +248,8 @@ class Intake:
         self._owe_doubtful(header.commit_ms)
         if told:
             records += self._encoders.history.records(entity, told, received_ms)
-        size = sum(len(record.value) for record in records if record.value is not None)
-        return Outcome(tuple(records), changes, event_ms=header.commit_ms, size=size)
+        size = sum([len(record.value) for record in records if record.value is not None])
+        return Outcome(tuple(records), changes, (), (), None, header.commit_ms, size)
 
     def opened(self, window: LossWindow) -> None:
         """Take note of a window that a record of this batch opens."""
@@ -485,11 +486,19 @@ class Intake:
         """Note the reads that a change makes due: of the record, and of its share rows."""
         key = (entity, tracked.record_id)
         state = self._states.get(key)
+        wanting = refresh.may_be_due(entity, state, facts)
+        shared = self._companions.concerned(entity, tracked, facts)
+        if not (wanting or shared):
+            return
         entry = self._states.ledger(key) or LedgerEntry(*key)
-        owed = refresh.after_event(entity, tracked, state, self._refresh_after_ms, facts=facts, owed=entry.refresh)
-        shares = self._companions.shares_due(entity, tracked, entry.shares, by, facts, event=event)
-        if owed is not None or shares is not entry.shares:
-            self._states.put_ledger(replace(entry, refresh=owed or entry.refresh, shares=shares))
+        owed, shares = entry.refresh, entry.shares
+        if wanting:
+            after = self._refresh_after_ms
+            owed = refresh.after_event(entity, tracked, state, after, facts=facts, owed=owed) or owed
+        if shared:
+            shares = SharingTracker.owed(tracked, shares, by, event=event) or shares
+        if owed is not entry.refresh or shares is not entry.shares:
+            self._states.put_ledger(LedgerEntry(*key, entry.facts, owed, shares, entry.feed))
 
     def _settle_feed(self, key: Key) -> None:
         entry = self._states.ledger(key)

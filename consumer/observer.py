@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection
+from operator import attrgetter
 
 import structlog
 
@@ -21,6 +22,8 @@ from consumer.tracking.arrivals import Arrival
 from consumer.tracking.sharing import SWEPT
 
 _SUMMARY_EVERY_MS = 30_000
+
+_topic_of = attrgetter("topic")
 
 
 class SubscriptionObserver:
@@ -120,7 +123,9 @@ class SubscriptionObserver:
     def committed(self, batch: Batch, last_event_ms: int | None, seconds: float) -> None:
         """A batch is durable."""
         now_ms = self._now_ms()
-        kinds = Counter(record.topic.rpartition(".")[2] for record in batch.records)
+        kinds: Counter[str] = Counter()
+        for topic, count in Counter(map(_topic_of, batch.records)).items():
+            kinds[topic.rpartition(".")[2]] += count
         self._metrics.committed(batch.events, kinds, seconds)
         self._committed += batch.events
         while self._uncommitted and self._uncommitted[0][0] <= self._committed:

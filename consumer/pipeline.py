@@ -308,25 +308,30 @@ class Pipeline:
         self._cutter.add(len(outcome.records), outcome.size, self._monotonic_ms())
 
     async def _apply(self, decoded: Sequence[Decoded]) -> None:
+        self._store.expect(
+            (each.change.header.entity, record_id)
+            for each in decoded
+            if each.change is not None
+            for record_id in each.change.record_ids
+        )
         if self._read_unknown is not None and decoded:
             unknown = self._processor.unknown(decoded)
             if unknown:
                 for read in await self._read_unknown(unknown):
                     self._processor.arrive(read)
         for each in decoded:
-            await self._apply_one(each)
+            # A batch is cut before an event is tracked, never after: its states must be those of its own events.
+            if self._batch.suspect_since_ms is None:
+                if each.change is None:
+                    # What was good before it must not wait for the verdict on it.
+                    await self._cut()
+                    self._batch.suspect_since_ms = self._monotonic_ms()
+                elif not self._cutter.fits(each.records, len(each.event.payload)):
+                    await self._cut()
+            self._apply_one(each)
 
-    async def _apply_one(self, decoded: Decoded) -> None:
+    def _apply_one(self, decoded: Decoded) -> None:
         bad = decoded.change is None
-        # A batch is cut before an event is tracked, never after: its states must be those of its own events.
-        if bad and self._batch.suspect_since_ms is None:
-            # What was good before it must not wait for the verdict on it.
-            await self._cut()
-            self._batch.suspect_since_ms = self._monotonic_ms()
-        elif self._batch.suspect_since_ms is None and not self._cutter.fits(
-            decoded.records, len(decoded.event.payload)
-        ):
-            await self._cut()
         outcome = self._processor.apply(decoded)
         self._guard.observe(bad=bad)
         if bad and self._guard.flooding:
@@ -357,7 +362,7 @@ class Pipeline:
         if outcome.event_ms is not None:
             self._last_event_ms = outcome.event_ms
             self._complete_to_ms = complete_after_event(outcome.event_ms)
-            if outcome.event_ms >= self._began_org_ms:
+            if outcome.event_ms >= self._began_org_ms and not self._caught_up.is_set():
                 self._catch_up(self._complete_to_ms)
         self._batch.records.extend(outcome.records)
         self._batch.events += 1

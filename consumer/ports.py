@@ -141,6 +141,10 @@ class Sink(Protocol):
 class Store(States, Protocol):
     """The local store, as the pipeline and the upkeep use it."""
 
+    def expect(self, keys: Iterable[Key]) -> None:
+        """Be told whose states and entries are asked for next: what is not in memory is read at once."""
+        ...
+
     def cut(self) -> Delta:
         """Return what was put since the last cut, and keep it as under way until it is merged."""
         ...

@@ -8,8 +8,10 @@ and remembers the ids of the events already committed: on resumption they come a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
+
+from consumer.frozen import frozen
 
 
 class Preset(StrEnum):
@@ -19,7 +21,7 @@ class Preset(StrEnum):
     EARLIEST = "earliest"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Position:
     """A place in one channel.
 

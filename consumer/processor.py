@@ -166,6 +166,8 @@ class Processor:
             )
         window = window_for_change(change)
         told = self.intake.event(change)
+        if window is None and not opening:
+            return told
         if window is not None:
             opening += self._records.window_opened(window, received.received_ms)
             self.intake.opened(window)

@@ -77,6 +77,7 @@ def _clock_text(day_ms: int) -> str:
     return f"{_TWO_DIGITS[hour]}:{_TWO_DIGITS[minute]}:{_TWO_DIGITS[second]}.{millis:03d}Z"
 
 
+@lru_cache(maxsize=4096)
 def date_time(epoch_ms: int) -> Json:
     """Return epoch milliseconds as ISO 8601 text with milliseconds."""
     day, day_ms = divmod(epoch_ms, _DAY_MS)

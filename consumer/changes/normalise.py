@@ -41,18 +41,9 @@ def normalise(event: ReceivedEvent, schema: EventSchema) -> ChangeEvent:
     values = schema.canonical(decoded.values)
     if nulled:
         values = _with_nulls(values, nulled, schema.fields)
-    return ChangeEvent(
-        received=event,
-        header=header,
-        change_type=header.change_type,
-        record_ids=record_ids,
-        wildcard_ids=wildcard_ids,
-        schema_fields=schema.schema_fields,
-        values=values,
-        changed_fields=changed,
-        nulled_fields=nulled,
-        diff_fields=diffs,
-    )
+    change_type = header.change_type
+    fields = schema.schema_fields
+    return ChangeEvent(event, header, change_type, record_ids, wildcard_ids, fields, values, changed, nulled, diffs)
 
 
 def _ids(header: ChangeHeader) -> tuple[tuple[str, ...], tuple[str, ...]]:

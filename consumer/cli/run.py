@@ -28,7 +28,7 @@ from consumer.telemetry import configure_logging
 NAME = "run"
 INTERRUPT_EXIT_CODE = 0
 
-_GC_THRESHOLDS = (50_000, 20, 50)
+_GC_THRESHOLDS = (200_000, 20, 50)
 """Allocations before the youngest generation is looked at, and how often the next ones are."""
 
 _log = structlog.get_logger(__name__)

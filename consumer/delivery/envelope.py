@@ -63,6 +63,7 @@ class Envelope:
         self._topics = topics
         self._max_record_bytes = max_record_bytes
         self._routes: dict[str, _Route] = {}
+        self._sources: dict[tuple[str, str], dict[str, Json]] = {}
 
     def require_topics(self, change: ChangeEvent) -> None:
         """Make sure that the object's name can be part of topic names.
@@ -174,7 +175,14 @@ class Envelope:
         return route
 
     def _source(self, entity: str, channel: str) -> dict[str, Json]:
-        """Return the source of any change: null where only an event has a value."""
+        """Return a new source of any change: null where only an event has a value."""
+        key = (entity, channel)
+        source = self._sources.get(key)
+        if source is None:
+            source = self._sources[key] = self._new_source(entity, channel)
+        return source.copy()
+
+    def _new_source(self, entity: str, channel: str) -> dict[str, Json]:
         return {
             "connector": "salesforce-pubsub",
             "name": self._service_name,

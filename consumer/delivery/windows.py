@@ -57,12 +57,12 @@ def window_for_change(change: ChangeEvent) -> LossWindow | None:
     A change type this version does not know is taken for a gap.
     """
     nameless = bool(change.wildcard_ids) or not change.record_ids
-    if change.change_type == ChangeType.GAP_OVERFLOW:
-        reason, whole = "gap_overflow", True
-    elif change.change_type in _TOLD:
+    if change.change_type in _TOLD:
         if not nameless:
             return None
         reason, whole = "wildcard", True
+    elif change.change_type == ChangeType.GAP_OVERFLOW:
+        reason, whole = "gap_overflow", True
     else:
         reason, whole = _gap_reason(change.change_type), nameless
     header = change.header

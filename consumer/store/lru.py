@@ -48,11 +48,13 @@ class Lru(Generic[T]):
     def put(self, key: Key, value: T | None, size: int) -> None:
         """Remember a value of so many bytes, or that there is none."""
         entries = self._entries
-        old = entries.pop(key, None)
-        if old is not None:
-            self._bytes -= old[1]
+        old = entries.get(key)
         entries[key] = (value, size)
-        self._bytes += size
+        if old is None:
+            self._bytes += size
+        else:
+            entries.move_to_end(key)
+            self._bytes += size - old[1]
         while entries and (len(entries) > self._max_entries or self._bytes > self._max_bytes):
             self._bytes -= entries.popitem(last=False)[1][1]
 

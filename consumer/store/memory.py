@@ -41,6 +41,9 @@ class MemoryStore(OverlayStore):
         """Changes when the store was emptied."""
         return self._generation
 
+    def expect(self, keys: Iterable[Key]) -> None:
+        """Do nothing: everything is in memory."""
+
     def _committed_state(self, key: Key) -> RecordState | None:
         return self._committed.get(key)
 

@@ -88,6 +88,10 @@ class OverlayStore(ABC):
         newest = self._states.newest
         return newest[key] if key in newest else self._committed_state(key)
 
+    def _holds(self, key: Key) -> bool:
+        """Whether both values of a record are those of batches under way."""
+        return key in self._states.newest and key in self._entries.newest
+
     def put(self, state: RecordState) -> None:
         """Replace a record's state."""
         self._states.put((state.entity, state.record_id), state)

@@ -59,6 +59,10 @@ GET_ACCESS = "SELECT value FROM access WHERE object = ? AND id = ?"
 REMOVE_STATE = "DELETE FROM states WHERE object = ? AND id = ?"
 REMOVE_LEDGER = "DELETE FROM ledger WHERE object = ? AND id = ?"
 REMOVE_ACCESS = "DELETE FROM access WHERE object = ? AND id = ?"
+GET_STATES = "SELECT id, value FROM states WHERE object = ? AND id IN (SELECT value FROM json_each(?))"
+GET_LEDGERS = "SELECT id, value FROM ledger WHERE object = ? AND id IN (SELECT value FROM json_each(?))"
+MANY = 100
+"""Records that are read by one statement."""
 
 DUE = "SELECT id FROM ledger WHERE object = ? AND due_ms <= ? ORDER BY due_ms, id LIMIT ?"
 SHARES_DUE = "SELECT id FROM ledger WHERE object = ? AND shares_due_ms <= ? ORDER BY shares_due_ms, id LIMIT ?"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from consumer.changes.canonical import date_time
 from consumer.events import ChangeEvent, ChangeType, Json
@@ -35,6 +35,7 @@ OPS: Mapping[str, Literal["c", "u", "d"]] = {
 }
 """Change types that tell a change, and the operation they are."""
 
+_CREATE: Final = ChangeType.CREATE
 _CREATED = (FieldChange("created", None, None),)
 
 
@@ -113,7 +114,7 @@ class EventMoves:
         moved = self._moved(record_id, state, live, draft, since)
         if moved.gap is not None:
             moved = replace(moved, gap=None)
-        facts = _CREATED if change.change_type == ChangeType.CREATE else ()
+        facts = _CREATED if change.change_type == _CREATE else ()
         return moved, self._told(index, moved, None, "none", facts), False
 
     def _since(self, live: RecordState | None, image: Mapping[str, Json], changed: frozenset[str]) -> Mapping[str, str]:
@@ -159,6 +160,7 @@ class EventMoves:
                 gap=None if state is None else state.gap,
                 incomplete=draft.incomplete,
                 ahead=draft.ahead,
+                made_for=self._plan.fields,
             )
         return RecordState(
             live.entity,
@@ -177,6 +179,7 @@ class EventMoves:
             gap=live.gap,
             incomplete=draft.incomplete,
             ahead=draft.ahead,
+            made_for=self._plan.fields,
         )
 
     def _told(
@@ -279,7 +282,7 @@ def without_fields(state: RecordState, names: frozenset[str]) -> tuple[bytes, Im
 
 
 def _late_facts(change: ChangeEvent, plan: Plan) -> tuple[FieldChange, ...]:
-    if change.change_type == ChangeType.CREATE:
+    if change.change_type == _CREATE:
         return _CREATED
     facts = []
     for path in change.changed_fields:

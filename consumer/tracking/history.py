@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from consumer.tracking.arrivals import HistoryRead
 from consumer.tracking.changes import TrackedChange
@@ -28,6 +29,9 @@ from consumer.tracking.states import States
 from consumer.tracking.values import EntityFacts, FieldChange, HistoryFact, HistoryRow, Key, LedgerEntry, Match
 
 _AUDIT = frozenset({"LastModifiedDate", "LastModifiedById", "SystemModstamp"})
+
+_NOT_TRACKED: Final = Match.NOT_TRACKED
+_PENDING: Final = Match.PENDING
 
 _REPLAYABLE_MS = 73 * 3_600_000
 """Events younger than this can still come (the Pub/Sub API keeps them 72 h), so their rows are remembered."""
@@ -87,8 +91,7 @@ class HistoryTracker:
         key = (entity, tracked.record_id)
         entry = self._states.ledger(key)
         book = Book(entry)
-        known = {fact.change_id for fact in book.facts}
-        rows_wait = any(fact.event_id is None for fact in book.facts)
+        known, rows_wait = _told_before(book, event_id)
         names = self._names.get(entity)
         if names is None or names.facts is not facts:
             names = self._names[entity] = _Names(facts)
@@ -261,12 +264,24 @@ def _told_by_event(
         "ms",
         user,
         "change_event",
-        Match.NOT_TRACKED if off else Match.PENDING,
+        _NOT_TRACKED if off else _PENDING,
         (),
         event_id,
         tracked.window_id,
         seen_ms,
     )
+
+
+def _told_before(book: Book, event_id: str) -> tuple[set[str], bool]:
+    """Return the ids of the facts that this event told already, and whether a row waits for its event."""
+    known: set[str] = set()
+    rows_wait = False
+    for fact in book.facts:
+        if fact.event_id is None:
+            rows_wait = True
+        elif fact.event_id == event_id:
+            known.add(fact.change_id)
+    return known, rows_wait
 
 
 def _values(change: FieldChange) -> Values:

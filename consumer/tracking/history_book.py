@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import is_not
 
 from consumer.tracking.history_fields import SPECIAL
 from consumer.tracking.history_match import ENTITY_ID, Told, merged
@@ -41,11 +42,7 @@ class Book:
     @property
     def changed(self) -> bool:
         """Whether the ledger must be written."""
-        return len(self.facts) != len(self._before) or any(map(_is_not, self.facts, self._before))
-
-
-def _is_not(one: HistoryFact, other: HistoryFact) -> bool:
-    return one is not other
+        return len(self.facts) != len(self._before) or any(map(is_not, self.facts, self._before))
 
 
 def _visible(fact: HistoryFact) -> HistoryFact:

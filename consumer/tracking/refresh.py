@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from consumer.tracking.changes import TrackedChange
@@ -44,6 +45,13 @@ def after_event(
     return Refresh(change.stamp_ms, 0, "unknown")
 
 
+def may_be_due(entity: str, state: RecordState | None, facts: EntityFacts | None) -> bool:
+    """Return whether a change can make a read due at all, whatever it was: most records are known and go on."""
+    if state is None or state.deleted:
+        return False
+    return (entity == SESSION and state.image.get("Status") == ENDED) or _wanting(state, facts)
+
+
 def after_read(refresh: Refresh, answered_ms: int, *, have_metrics: bool | None) -> Refresh | None:
     """Return what is still owed after an answer, None for nothing.
 
@@ -83,9 +91,14 @@ def _just_ended(change: TrackedChange, state: RecordState, refresh_after_ms: int
 
 def _wanting(state: RecordState, facts: EntityFacts | None) -> bool:
     """Whether a read would tell something that is not known; suspect fields have a repair of their own."""
-    unknown = set(state.unknown)
-    if facts is None:
+    unknown = state.unknown
+    if not unknown or facts is None:
         return bool(unknown)
-    if facts.visible is not None:
-        unknown &= facts.visible
-    return bool(unknown - facts.not_in_events)
+    if facts.visible is None:
+        return not facts.not_in_events.issuperset(unknown)
+    return not _readable(facts.visible, facts.not_in_events).isdisjoint(unknown)
+
+
+@lru_cache(maxsize=64)
+def _readable(visible: frozenset[str], not_in_events: frozenset[str]) -> frozenset[str]:
+    return visible - not_in_events

@@ -108,7 +108,7 @@ class SharingTracker:
             by: who made the change.
             event: whether an event told it; a row does not tell when the owner changed.
         """
-        cause = _cause_of(change)
+        cause = cause_of(change)
         if cause is None:
             return None
         at_ms = change.stamp_ms
@@ -544,7 +544,7 @@ def strongest(rows: Iterable[ShareRow]) -> dict[ShareKey, ShareRow]:
     return found
 
 
-def _cause_of(change: TrackedChange) -> ShareCause | None:
+def cause_of(change: TrackedChange) -> ShareCause | None:
     """Return why a change makes share rows due: a record that came, went, or has another owner."""
     if change.op == "d":
         return ShareCause.RECORD_DELETED

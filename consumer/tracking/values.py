@@ -62,6 +62,8 @@ class RecordState:
         incomplete: compounds in the image of which only some parts are known: an absent part of these is unknown,
             an absent part of any other compound is null.
         ahead: fields that enrichment told before the event that may have changed them has come.
+        made_for: the list of fields that image and unknown were made for, so that the next event need not compare;
+            no part of what is known, and None when read back.
     """
 
     entity: str
@@ -82,6 +84,7 @@ class RecordState:
     gap: str | None = None
     incomplete: frozenset[str] = frozenset()
     ahead: frozenset[str] = frozenset()
+    made_for: tuple[str, ...] | None = None
 
     @property
     def stale(self) -> bool:

@@ -113,6 +113,22 @@ def test_a_removal_under_way_hides_what_earlier_cuts_commit(store: MirrorStore) 
         assert store.get(key(1)) is None
 
 
+def test_what_is_expected_is_seen_as_if_it_were_not(store: MirrorStore) -> None:
+    committed(store, *(state(number, version=number + 1) for number in range(9)), entry(2, due_ms=5))
+    store.put(state(3, version=30))
+    store.put_ledger(entry(4, due_ms=7))
+    store.remove(key(5))
+    keys = [*map(key, range(12)), key(1), (OTHER, record_id(1))]
+    before = contents(store, 12)
+    for _ in range(2):
+        store.expect(keys)
+        assert contents(store, 12) == before
+    store.merge(store.cut(), {})
+    store.expect(keys)
+    assert contents(store, 12) == before
+    assert store.get((OTHER, record_id(1))) is None
+
+
 def test_after_a_drop_only_what_is_committed_is_seen(store: MirrorStore) -> None:
     committed(store, state(1), entry(1, due_ms=7))
     store.put(state(1, version=2))

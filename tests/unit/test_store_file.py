@@ -299,6 +299,28 @@ def test_the_cache_is_bounded_by_count_and_bytes_and_keeps_what_was_used_last(tm
     store.close()
 
 
+def test_what_is_expected_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(tmp_path)
+    committed(store, *(state(number) for number in range(150)), entry(7, due_ms=1))
+    store.close()
+    store = opened(tmp_path)
+    store.put(state(3, version=9))
+    asked: list[str] = []
+    rows = store._database.rows
+    monkeypatch.setattr(
+        store._database, "rows", lambda statement, values=(): (asked.append(statement), rows(statement, values))[1]
+    )
+    expected = [key(number) for number in range(160)]
+    store.expect(expected)
+    assert len(asked) == 4, "two statements for a hundred records"
+    store.expect(expected)
+    for each in expected:
+        assert (store.get(each) is None) == (each[1] >= record_id(150))
+        assert (store.ledger(each) is None) == (each != key(7))
+    assert len(asked) == 4
+    store.close()
+
+
 def test_only_the_latest_scans_are_remembered(tmp_path: Path) -> None:
     store = opened(tmp_path)
     committed(store, state(1))
