@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
 import orjson
@@ -12,6 +14,10 @@ from consumer.events import Json
 
 VERSION = 1
 """The ``v`` this version writes, and the newest it reads."""
+
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class InternalRecord:
@@ -158,6 +164,20 @@ class InternalFields:
         if value not in known:
             self.whole.refuse(f"{name} has a value this service does not write")
         return value
+
+    def has(self, name: str) -> bool:
+        """Whether a field is there and not null."""
+        return self._fields.get(name) is not None
+
+    def moment(self, name: str) -> int:
+        """Return a time that is written as ISO 8601 UTC text, epoch milliseconds."""
+        text = self.text(name)
+        if not _MOMENT.fullmatch(text):
+            self.whole.refuse(f"{name} is not a time in UTC with milliseconds")
+        try:
+            return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
+        except ValueError:
+            self.whole.refuse(f"{name} is not a time")
 
     def interval(self, name: str) -> tuple[int | None, int]:
         """Return a list of two times, the first of which may be null."""

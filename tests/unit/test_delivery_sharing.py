@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -121,7 +121,7 @@ def test_every_kind_of_fact_is_as_promised(fact: ShareFact) -> None:
 @pytest.mark.parametrize(
     "fact",
     [
-        replace(FACT, kind="taken"),
+        replace(FACT, kind=cast(Any, "taken")),
         replace(FACT, share_id=None),
         replace(FACT, kind="level_changed"),
         replace(FACT, not_before_ms=S0 + 2000),
@@ -221,23 +221,65 @@ def test_known_shares_survive_their_record(shares: tuple[KnownShare, ...], compl
 
 def many(count: int) -> AccessState:
     shares = tuple(
-        KnownShare(f"005{number:012}AAA", "Manual", "Read", f"02c{number:012}AAA", Grantee("User", "N" * 40))
+        KnownShare(
+            f"005{number:012}AAA",
+            "Manual",
+            "Read",
+            f"02c{number:012}AAA",
+            Grantee("User", "N" * 40),
+            (None, S0),
+            modified_ms=S0,
+            seen_ms=S0 - 5,
+            missing_ms=S0,
+        )
         for number in range(count)
     )
     return AccessState(ENTITY, RECORD, shares, complete=True, as_of_ms=S0)
 
 
-def test_a_large_record_loses_names_first_then_shares_and_then_is_not_complete() -> None:
+def test_what_the_texts_tell_is_not_written_again() -> None:
+    value = checked(encode_access(TOPICS, ORG, many(1)))
+    assert (value["shares"][0]["since"], value["shares"][0]["since_not_before"]) == ("2026-09-21T14:13:20.000Z", None)
+    assert set(value["shares"][0]) & {"since_ms", "seen_ms", "missing_ms", "modified_ms"} == {
+        *("seen_ms", "missing_ms", "modified_ms"),
+    }
+
+
+@pytest.mark.parametrize("since", [(None, 10**15), (10**15, S0), (-(10**15), 10**15)])
+def test_times_that_no_text_can_tell_survive_their_record(since: tuple[int | None, int]) -> None:
+    access = AccessState(ENTITY, RECORD, (replace(many(1).shares[0], since=since),))
+    record = encode_access(TOPICS, ORG, access)
+    assert decode_access(record.key, record.value or b"").shares == access.shares
+
+
+def test_times_as_earlier_versions_wrote_them_are_read() -> None:
+    record = encode_access(TOPICS, ORG, many(1))
+    value = orjson.loads(record.value or b"")
+    value["shares"][0]["since_ms"] = [None, S0]
+    assert decode_access(record.key, orjson.dumps(value)).shares == many(1).shares
+
+
+def test_a_large_record_loses_names_then_what_is_read_again_then_shares_and_then_is_not_complete() -> None:
     whole = len(encode_access(TOPICS, ORG, many(20)).value or b"")
     nameless = encode_access(TOPICS, ORG, many(20), max_record_bytes=whole - 100)
     value = checked(nameless)
     assert (value["truncated"], value["complete"], len(value["shares"])) == (True, True, 20)
     assert {share["grantee_name"] for share in value["shares"]} == {None}
+    assert {share["modified_ms"] for share in value["shares"]} == {S0}
+    bare = encode_access(TOPICS, ORG, many(20), max_record_bytes=len(nameless.value or b"") - 1)
+    value = checked(bare)
+    assert (value["truncated"], value["complete"], len(value["shares"])) == (True, True, 20)
+    back = decode_access(bare.key, bare.value or b"")
+    assert back.shares == tuple(
+        replace(share, grantee=Grantee("User"), modified_ms=None) for share in many(20).shares
+    ), "and nothing else: it must be known until when a missed share was there"
     cut = encode_access(TOPICS, ORG, many(20), max_record_bytes=whole // 3)
     value = checked(cut)
     assert len(cut.value or b"") <= whole // 3
     assert (value["complete"], 0 < len(value["shares"]) < 20) == (False, True)
-    assert not decode_access(cut.key, cut.value or b"").complete, "so that the next reading tells the rest"
+    back = decode_access(cut.key, cut.value or b"")
+    assert not back.complete, "so that the next reading tells the rest"
+    assert {(share.seen_ms, share.missing_ms) for share in back.shares} == {(S0 - 5, S0)}
 
 
 def test_a_newer_or_foreign_record_of_access_is_refused() -> None:
@@ -246,6 +288,13 @@ def test_a_newer_or_foreign_record_of_access_is_refused() -> None:
     for wrong in ({**value, "v": 2}, {**value, "shares": [{}]}, {**value, "as_of_ms": "1"}, {"v": 1}):
         with pytest.raises(ForeignStateError):
             decode_access(record.key, orjson.dumps(wrong))
+    for field, text in (
+        *(("since", None), ("since", S0), ("since", "2026-09-21"), ("since", "2026-13-21T14:13:20.000Z")),
+        *(("since_not_before", "2026-09-21T14:13:20.000"), ("since_not_before", True), ("since_ms", [1])),
+    ):
+        share = {**value["shares"][0], field: text}
+        with pytest.raises(ForeignStateError):
+            decode_access(record.key, orjson.dumps({**value, "shares": [share]}))
     assert access_tombstone(TOPICS, ENTITY, RECORD).value is None
 
 
