@@ -196,11 +196,7 @@ def judge_facts(
         patience: what no reading can see.
         begun_ms: when the service first looked, epoch milliseconds of the org's time: what ended before is not told.
     """
-    first_looks: dict[str, int] = {}
-    for (record_id, *_), facts in told.facts.items():
-        for fact in facts:
-            if fact.from_ms is None:
-                first_looks[record_id] = min(fact.to_ms, first_looks.get(record_id, fact.to_ms))
+    first_looks = _first_looks(lives, told, begun_ms)
     for identity in lives.keys() | told.facts.keys():
         first_look = first_looks.get(identity[0], begun_ms)
         facts = told.facts.get(identity, ())
@@ -211,6 +207,23 @@ def judge_facts(
         steps = steps_of(spans)
         verdict.counted["true steps"] += len(steps)
         _Matching(identity, steps, told.unseen.get(identity[0], ()), verdict, patience).match(facts)
+
+
+def _first_looks(lives: Mapping[Identity, Sequence[Span]], told: Told, begun_ms: int) -> dict[str, int]:
+    """Return by record when it was first read, if that was not when the service began.
+
+    A record that was there before, and that the first sweep did not have (its newest rows were not visible yet), was
+    first read when the first fact about it ends.
+    """
+    there_before = {identity[0] for identity, spans in lives.items() if spans[0].from_ms < begun_ms}
+    baselines: dict[str, int] = {}
+    earliest: dict[str, int] = {}
+    for (record_id, *_), facts in told.facts.items():
+        for fact in facts:
+            earliest[record_id] = min(fact.to_ms, earliest.get(record_id, fact.to_ms))
+            if fact.from_ms is None:
+                baselines[record_id] = min(fact.to_ms, baselines.get(record_id, fact.to_ms))
+    return {record_id: earliest[record_id] for record_id in there_before & earliest.keys()} | baselines
 
 
 class _Matching:

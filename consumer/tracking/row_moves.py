@@ -223,6 +223,8 @@ class RowMoves:
         """Return whether an event since, or one that the read can't prove to be older, may have brought it back."""
         if state.deleted and state.gap is None:
             return False
+        if touch is not None and self._read.mark is not None and touch.read > self._read.mark:
+            return True  # a read that was asked for later found it
         if touch is not None and touch.by_event:
             return stamp_ms is None or touch.last_ms >= stamp_ms - IN_THE_ROW_MS
         if stamp_ms is not None and state.row_stamp_ms is not None and stamp_ms < state.row_stamp_ms:

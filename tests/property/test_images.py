@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consumer.changes.normalise import normalise
@@ -236,7 +236,12 @@ STEPS = st.one_of(
 )
 
 
+_SAW_NOTHING_YET = [("ask", Purpose.REFRESH), ("save", {}, False, False), ("ask", Purpose.REFRESH), ("answer", 1)]
+
+
 @given(st.lists(STEPS, max_size=40))
+@example([*_SAW_NOTHING_YET, ("answer", 0)])
+@example([_SAW_NOTHING_YET[0], ("save", {}, True, False), *_SAW_NOTHING_YET[2:], ("answer", 0)])
 @settings(max_examples=400)
 def test_images_end_as_the_org_whatever_comes_in_which_order(steps: list[tuple[Any, ...]]) -> None:
     play = Play()
