@@ -13,9 +13,10 @@ from structlog.testing import capture_logs
 
 from consumer.errors import StoreError
 from consumer.store import database as database_module
+from consumer.store import tables
 from consumer.store.file import Owner, StoreFile, store_directory
 from consumer.store.sqlite import SqliteStore
-from tests.store_values import CHANNEL, ENTITY, ORG, codec_of, committed, contents, entry, key, record_id, state
+from tests.store_values import CHANNEL, ENTITY, ORG, access, codec_of, committed, contents, entry, key, record_id, state
 
 OWNER = Owner("svc", ORG, CHANNEL, "t.", (CHANNEL,))
 NAME = f"svc.{ORG}.MessagingSessionChangeEvent"
@@ -296,6 +297,77 @@ def test_the_cache_is_bounded_by_count_and_bytes_and_keeps_what_was_used_last(tm
     assert decoded == []
     store.get(key(1))
     assert decoded == [record_id(1)]
+    store.close()
+
+
+def test_known_shares_and_what_is_owed_of_them_are_there_after_a_restart(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    committed(store, access(1, shares=2), access(2), access(3), entry(4, shares_due_ms=5), entry(5, feed=1))
+    store.remove_access(key(2))
+    store.merge(store.cut(), {})
+    store.see(ENTITY, [record_id(1)], "sweep")
+    store.put_access(access(9))
+    store.close()
+    store = opened(tmp_path)
+    found = store.access(key(1))
+    assert found is not None
+    assert len(found.shares) == 2
+    assert [store.access(key(number)) for number in (2, 9)] == [None, None]
+    assert store.accesses(ENTITY) == 2
+    assert list(store.unseen_access(ENTITY, "sweep", "", 9)) == [record_id(3)]
+    assert store.due_shares(ENTITY, 5, 9) == [key(4)]
+    assert store.unsettled(ENTITY, 9) == [key(5)]
+    store.close()
+
+
+def test_a_file_from_before_sharing_is_rebuilt(tmp_path: Path) -> None:
+    filled(tmp_path)
+    path = tmp_path / f"{NAME}.sqlite3"
+    execute(path, "DROP TABLE access")
+    execute(path, "UPDATE identity SET value = '1' WHERE name = 'format'")
+    found, _, reasons = reopened(tmp_path)
+    assert (found, len(reasons)) == ({}, 1)
+    assert "another format" in reasons[0]
+
+
+def test_known_shares_have_a_bounded_cache_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(tmp_path, cache_records=3)
+    committed(store, state(1), entry(1, due_ms=1), *(access(number) for number in range(6)))
+    asked: list[str] = []
+    rows = store._database.rows
+    monkeypatch.setattr(
+        store._database, "rows", lambda statement, values=(): (asked.append(statement), rows(statement, values))[1]
+    )
+    for number in (3, 4, 5, 3, 9, 9, 3):
+        store.access(key(number))
+    assert len(asked) == 1, "the last three were in the cache, and 9 is known to be nowhere"
+    store.access(key(4))
+    assert len(asked) == 2
+    store.get(key(1))
+    store.ledger(key(1))
+    assert len(asked) == 2, "shares drive out no states and entries"
+    store.close()
+    store = opened(tmp_path, cache_bytes=80_000)
+    committed(store, *(access(number, shares=20) for number in range(40)))
+    assert 0 < store._access_cache.bytes <= 10_000
+    store.close()
+
+
+def test_due_and_unseen_shares_are_found_by_an_index(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    committed(store, access(1), entry(1, shares_due_ms=1, feed=1))
+    values = {"object": 1, "after": "", "job": 1, "limit": 9}
+    for statement, given in (
+        (tables.SHARES_DUE, (1, 5, 9)),
+        (tables.UNSETTLED, (1, 9)),
+        (tables.UNSEEN_ACCESS, values),
+        (tables.ACCESSES, (1,)),
+    ):
+        plan = [row[3] for row in store._database.rows(f"EXPLAIN QUERY PLAN {statement}", given)]
+        # Only entries that are due at the same moment are sorted.
+        sorted_whole = [step for step in plan if "TEMP B-TREE" in step and "RIGHT PART" not in step]
+        assert not [step for step in plan if step.startswith("SCAN")] + sorted_whole, plan
+        assert any("INDEX" in step for step in plan)
     store.close()
 
 
