@@ -125,6 +125,35 @@ def test_each_kind_of_topic_has_its_cleanup_and_retention() -> None:
     assert {f"p.case.{kind}" for kind in ("changes", "history", "state", "ledger")} < names
 
 
+def planned(*channels: str, shared: tuple[str, ...] = (), fed: tuple[str, ...] = ()) -> list[str]:
+    """Return the names of planned topics of sharing and feeds, without the prefix."""
+    specs = planned_specs(Topics("p.", channels), SETTINGS, shared=shared, fed=fed)
+    names = [spec.name.removeprefix("p.") for spec in specs]
+    assert len(set(names)) == len(names), "each once"
+    return [name for name in names if name.endswith((".sharing", ".access", ".sharing-rules", ".feed"))]
+
+
+def test_topics_of_sharing_and_feeds_are_planned_for_the_objects_that_a_channel_carries() -> None:
+    sessions, cases = "/data/MessagingSessionChangeEvent", "/data/CaseChangeEvent"
+    of_session = ["messaging-session.sharing", "messaging-session.access", "messaging-session.sharing-rules"]
+    assert planned(sessions, cases) == [], "they are switched off"
+    assert planned(sessions, cases, shared=("MessagingSession",)) == of_session
+    assert planned(sessions, cases, shared=("MessagingSession",), fed=("Case",)) == [*of_session, "case.feed"]
+    assert planned(cases, shared=("MessagingSession",), fed=("MessagingSession",)) == [], "no channel carries it"
+    for several in ("/data/ChangeEvents", "/data/Mine__chn"):
+        assert planned(several, shared=("MessagingSession",), fed=("Case",)) == [*of_session, "case.feed"]
+        assert planned(sessions, several, shared=("MessagingSession",)) == of_session
+
+
+def test_topics_of_sharing_and_feeds_have_their_cleanup_and_retention() -> None:
+    assert spec_of("p.x.access", SETTINGS).configs()["cleanup.policy"] == "compact"
+    for kind, retention_ms in (("sharing", SETTINGS.retention.sharing), ("feed", SETTINGS.retention.feed)):
+        assert (spec_of(f"p.x.{kind}", SETTINGS).cleanup, spec_of(f"p.x.{kind}", SETTINGS).retention_ms) == (
+            "delete",
+            retention_ms,
+        )
+
+
 def test_the_transactional_id_is_stable_and_of_safe_characters() -> None:
     topics = Topics("p.", ("/data/ChangeEvents",))
     subscription = Subscription("svc", "00D000000000001AAA", "/data/ChangeEvents", topics)

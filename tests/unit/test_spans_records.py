@@ -72,6 +72,36 @@ def test_each_object_has_a_stream_of_history_of_its_own() -> None:
     assert rig.progress["span:history:Account"]["to_ms"] == T + 50_000
 
 
+def test_sharing_and_feed_of_each_object_have_streams_of_their_own() -> None:
+    names = [f"span:{stream}:{each}" for stream in ("sharing", "feed") for each in ("MessagingSession", "Account")]
+    rig = Rig({name: {"to_ms": T, "cut_ms": T} for name in names})
+    found = [
+        rig.spans.sharing("MessagingSession", T + 40_000, T + 90_000),
+        rig.spans.sharing("Account", T + 50_000, T + 90_000),
+        rig.spans.feed("MessagingSession", T + 60_000, T + 90_000),
+        rig.spans.feed("Account", T + 70_000, T + 90_000),
+    ]
+    ends = [T + each for each in (40_000, 50_000, 60_000, 70_000)]
+    streams = ["sharing", "sharing", "feed", "feed"]
+    assert [told(each) for each in found] == [
+        [(stream, iso_utc(T), iso_utc(end))] for stream, end in zip(streams, ends, strict=True)
+    ]
+    values = [orjson.loads(each[0].value or b"") for each in found]
+    assert [each["entity"] for each in values] == ["MessagingSession", "Account"] * 2
+    assert {each["proof"] for each in values} == {"delivered"}
+    assert len({each["id"] for each in values}) == 4
+    assert [rig.progress[name]["to_ms"] for name in names] == ends
+
+
+def test_a_first_sweep_says_nothing_of_the_time_before_it_ended() -> None:
+    rig = Rig()
+    assert rig.spans.sharing("MessagingSession", T, T + 60_000) == []
+    assert rig.spans.sharing("MessagingSession", T + 50_000, T + 110_000) == [], "it began before the first one ended"
+    assert told(rig.spans.sharing("MessagingSession", T + 100_000, T + 160_000)) == [
+        ("sharing", iso_utc(T + 60_000), iso_utc(T + 100_000))
+    ]
+
+
 def test_a_loss_ends_a_span_and_the_next_begins_behind_it() -> None:
     rig = Rig({OF_CHANGES: {"to_ms": T, "cut_ms": T}})
     records = rig.spans.lost(T + 10_000, T + 60_000, T + 61_000)
