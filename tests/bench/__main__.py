@@ -60,14 +60,16 @@ def _broker() -> Iterator[tuple[str, EmbeddedBroker | None]]:
 
 async def _throughput(rig: Rig, rounds: int) -> None:
     _say(f"1. Events per second through the whole service ({rounds} alternating runs, the middle one counts)")
-    runs: dict[str, list[Run]] = {"service": [], "passthrough": [], "straightforward": []}
+    runs: dict[str, list[Run]] = {"service": [], "sharing": [], "passthrough": [], "straightforward": []}
     for _ in range(rounds):
         runs["service"].append(await rig.service(_EVENTS * 9 // 10))
+        runs["sharing"].append(await rig.service(_EVENTS * 9 // 10, sharing=True))
         runs["passthrough"].append(await rig.client("passthrough", _EVENTS))
         runs["straightforward"].append(await rig.client("straightforward", _PART))
     rates = {name: median(run.rate for run in each) for name, each in runs.items()}
     texts = {
-        "service": f"the service, transactions of {BATCH} records",
+        "service": f"the service, images and history, transactions of {BATCH} records",
+        "sharing": "the same, shares, rules and feeds read beside it",
         "passthrough": "(a) pass-through of payload bytes, transactions of the same size",
         "straightforward": "(b) avro's DatumReader, one send_and_wait per event",
     }

@@ -64,15 +64,16 @@ class Rig:
         self._org = org
         self._embedded = embedded
 
-    async def service(self, events: int, *, pubsub: str | None = None) -> Run:
+    async def service(self, events: int, *, pubsub: str | None = None, sharing: bool = False) -> Run:
         """Run the service from the beginning of the topic until it has committed so many events.
 
         Args:
             events: at least so many.
             pubsub: another way to the org's Pub/Sub API.
+            sharing: whether shares, rules and feeds are read beside the stream.
         """
         prefix = f"bench-{uuid.uuid4().hex[:8]}."
-        worker = await self.start(prefix, pubsub)
+        worker = await self.start(prefix, pubsub, sharing=sharing)
         samples: list[tuple[float, float]] = []
         async with asyncio.timeout(_LIMIT_S):
             while (done := (await self.metrics(worker, "batch_events_sum"))[0]) < events:
@@ -86,7 +87,7 @@ class Rig:
         rate = await committed_rate(self._bootstrap, f"{prefix}messaging-session.changes")
         return Run(rate, (cpu_1 - cpu_0) / (last - first) * 1e6 if last > first else 0.0, peak)
 
-    async def start(self, prefix: str, pubsub: str | None = None) -> Worker:
+    async def start(self, prefix: str, pubsub: str | None = None, *, sharing: bool = False) -> Worker:
         """Start the service with its own defaults where the tests' configuration differs."""
         config = worker_config(
             self._org,
@@ -96,6 +97,8 @@ class Rig:
             batch={"max_age": "100ms", "max_records": BATCH, "max_bytes": "8MiB"},
             kafka={"partitions": PARTITIONS, "session_timeout": "10s"},
             pubsub={} if pubsub is None else {"endpoint": pubsub},
+            sharing={"enabled": sharing},
+            feed={"enabled": sharing},
         )
         if self._embedded is None:
             return await self._lab.worker(config)

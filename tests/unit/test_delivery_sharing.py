@@ -121,7 +121,7 @@ def test_every_kind_of_fact_is_as_promised(fact: ShareFact) -> None:
 @pytest.mark.parametrize(
     "fact",
     [
-        replace(FACT, kind=cast(Any, "taken")),
+        replace(FACT, kind=cast("Any", "taken")),
         replace(FACT, share_id=None),
         replace(FACT, kind="level_changed"),
         replace(FACT, not_before_ms=S0 + 2000),
