@@ -3,109 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from structlog.testing import capture_logs
 
 from consumer import clock
-from consumer.delivery.names import Topics
-from consumer.delivery.positions import CommittedPosition, encode_entry
 from consumer.errors import ForeignStateError
 from consumer.events import OutboundRecord
-from consumer.kafka.connection import Cluster
 from consumer.kafka.reading import CommittedReader
-from consumer.kafka.sink import KafkaSink, Subscription
-from consumer.kafka.topics import describe_topics, ensure_topics, planned_specs
-from consumer.ports import Batch, Mirror, Store
-from consumer.position import Position
-from consumer.settings import KafkaSettings
+from consumer.kafka.topics import describe_topics
+from consumer.ports import Store
 from consumer.store.file import Owner
 from consumer.store.memory import MemoryStore
 from consumer.store.sqlite import SqliteStore
-from consumer.tracking.values import Key, LedgerEntry, RecordState
+from consumer.tracking.values import LedgerEntry
 from tests.broker import Broker
 from tests.kafka_reader import read_committed_all
-from tests.store_values import ENTITY, ORG, codec_of, contents, entry, key, record_id, state
+from tests.restore_world import CHANNEL, EVERYTHING, LIMIT_S, Value, World, committed_raw, recreated, world_of
+from tests.store_values import ENTITY, ORG, contents, entry, key, record_id, state
 
 pytestmark = pytest.mark.kafka
-
-CHANNEL = "/data/MessagingSessionChangeEvent"
-EVERYTHING = "/data/ChangeEvents"
-LIMIT_S = 30.0
-
-Value: TypeAlias = RecordState | LedgerEntry | Key
-
-
-class World:
-    """One deployment with a directory for its stores."""
-
-    def __init__(self, broker: Broker, prefix: str, directory: Path, *channels: str) -> None:
-        values = {"bootstrap_servers": broker.bootstrap, "topic_prefix": prefix, "partitions": 2}
-        self.broker = broker
-        self.directory = directory
-        self.cluster = Cluster(KafkaSettings.model_validate(values | {"transaction_timeout": "10s"}))
-        self.topics = Topics(prefix, channels)
-        self.codec = codec_of(self.topics)
-
-    def file(self, channel: str = CHANNEL) -> SqliteStore:
-        """Return the store of a channel's worker."""
-        owner = Owner("svc", ORG, channel, self.topics.prefix, self.topics.channels)
-        return SqliteStore(self.directory, owner, self.codec)
-
-    @asynccontextmanager
-    async def at_work(self, mirror: Mirror | None, channel: str = CHANNEL) -> AsyncIterator[KafkaSink]:
-        """Hold an opened sink; the mirror is caught up."""
-        sink = KafkaSink(self.cluster, Subscription("svc", ORG, channel, self.topics), mirror=mirror)
-        try:
-            await sink.open()
-            yield sink
-        finally:
-            await sink.close()
-
-    async def restored(self, mirror: Mirror, channel: str = CHANNEL) -> dict[str, Any]:
-        """Catch a mirror up; return how many records were loaded, and why it was rebuilt, if it was."""
-        with capture_logs() as logs:
-            async with self.at_work(mirror, channel):
-                pass
-        loaded = next(each["records"] for each in logs if each["event"] == "kafka.state_restored")
-        return {"loaded": loaded, "why": [each["reason"] for each in logs if each["event"] == "store.rebuilt"]}
-
-    async def write(self, store: Store, *batches: Sequence[Value], merge: bool = True) -> None:
-        """Commit batches as the pipeline does: put, cut, transaction, merge."""
-        channel = CHANNEL if CHANNEL in self.topics.channels else EVERYTHING
-        async with self.at_work(None, channel) as sink:
-            for batch in batches:
-                await self.commit(sink, store, batch, merge=merge)
-
-    async def commit(self, sink: KafkaSink, store: Store, batch: Sequence[Value], *, merge: bool = True) -> None:
-        """Commit one batch with an open sink."""
-        for value in batch:
-            if isinstance(value, RecordState):
-                store.put(value)
-            elif isinstance(value, LedgerEntry):
-                store.put_ledger(value)
-            else:
-                store.remove(value)
-        delta = store.cut()
-        position = Position(replay_id=b"1")
-        moved = encode_entry(self.topics, CommittedPosition(CHANNEL, position, 5, 6, "worker"))
-        offsets = await sink.commit(Batch([*delta.records, moved], 1, position))
-        if merge:
-            store.merge(delta, offsets)
-        else:
-            store.drop()
-
-
-async def world_of(broker: Broker, prefix: str, directory: Path, *channels: str) -> World:
-    made = World(broker, prefix, directory, *channels)
-    await ensure_topics(made.cluster, planned_specs(made.topics, made.cluster.settings))
-    return made
 
 
 @pytest.fixture
@@ -206,20 +126,6 @@ async def test_offsets_of_a_topic_that_is_not_read_any_more_empty_the_file(world
     assert restored["why"] == ["it holds t.other.ledger-0, which is not read any more"]
     assert contents(store, 6) == {1: (1, 1), 2: (1, None), 3: (1, None)}
     store.close()
-
-
-async def recreated(world: World, name: str) -> None:
-    """Delete a topic and make it again, empty."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=world.broker.bootstrap)
-    await admin.start()
-    try:
-        await admin.delete_topics([name])
-        async with asyncio.timeout(LIMIT_S):
-            while name in await describe_topics(world.cluster, [name]):  # noqa: ASYNC110  # a broker sets no event
-                await asyncio.sleep(0.05)
-    finally:
-        await admin.close()
-    await ensure_topics(world.cluster, planned_specs(world.topics, world.cluster.settings))
 
 
 async def test_a_topic_that_was_made_anew_empties_the_file(world: World) -> None:
@@ -333,12 +239,7 @@ async def test_a_channel_of_several_objects_restores_those_no_other_channel_owns
 
 
 async def test_a_value_of_somebody_else_halts_with_advice(world: World) -> None:
-    foreign = OutboundRecord(world.topics.of(ENTITY, "state"), b"\xff\xfe", b"x")
-    async with world.at_work(None) as sink:
-        position = Position(replay_id=b"1")
-        await sink.commit(
-            Batch([foreign, encode_entry(world.topics, CommittedPosition(CHANNEL, position, 5, 6, "w"))], 1, position)
-        )
+    await committed_raw(world, OutboundRecord(world.topics.of(ENTITY, "state"), b"\xff\xfe", b"x"))
     store = world.file()
     with pytest.raises(ForeignStateError):
         await world.restored(store)
