@@ -19,7 +19,9 @@ from consumer.delivery.windows import window_for_change, window_for_first_start,
 from consumer.errors import PayloadError
 from consumer.events import OutboundRecord
 from consumer.position import Position
-from tests.contract.topic_schemas import SCHEMAS, RecordShapeError, kind_of, load_schema
+from tests.contract.altered import refused, with_header, with_value
+from tests.contract.sharing_records import access_record, feed_record, rule_record, sharing_record
+from tests.contract.topic_schemas import SCHEMAS, kind_of, load_schema
 from tests.delivery_values import CHANNEL, EVENT_ID, ORG, RECORD, TOPICS, change, checked, received
 from tests.tracking_values import untracked
 
@@ -62,30 +64,13 @@ EVERY: list[Callable[[], OutboundRecord]] = [
     lambda: encode_entry(TOPICS, ProgressEntry(CHANNEL, "scan:7", {"cursor": "0Mw1"})),
     lambda: encode_command(TOPICS, Pause(None, 1, "a")),
     lambda: encode_command(TOPICS, RetryQuarantine("r", None, 1, "a")),
+    sharing_record,
+    access_record,
+    rule_record,
+    lambda: rule_record("changed"),
+    lambda: rule_record("deleted"),
+    feed_record,
 ]
-
-
-def with_value(record: OutboundRecord, **fields: Any) -> OutboundRecord:
-    """Return the record with fields of its value replaced; ``source__x`` reaches into ``source``."""
-    value = orjson.loads(record.value or b"")
-    for name, new in fields.items():
-        outer, _, inner = name.partition("__")
-        if inner:
-            value[outer][inner] = new
-        else:
-            value[outer] = new
-    return replace(record, value=orjson.dumps(value))
-
-
-def with_header(record: OutboundRecord, name: str, raw: bytes) -> OutboundRecord:
-    """Return the record with one header replaced."""
-    return replace(record, headers=tuple((n, raw if n == name else v) for n, v in record.headers))
-
-
-def refused(record: OutboundRecord) -> None:
-    """Expect the checker to refuse the record."""
-    with pytest.raises(RecordShapeError):
-        checked(record)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,7 +119,13 @@ def test_no_field_may_have_another_type(make: Callable[[], OutboundRecord]) -> N
         refused(replace(record, value=orjson.dumps({**value, "source": source})))
 
 
-@pytest.mark.parametrize("make", [change_record, coverage_record, quarantine_record])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(change_record, coverage_record, quarantine_record),
+        *(sharing_record, access_record, rule_record, feed_record),
+    ],
+)
 def test_headers_must_be_all_there_and_right(make: Callable[[], OutboundRecord]) -> None:
     record = make()
     optional = {"entity", "record_ids"}

@@ -11,6 +11,8 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from consumer.delivery.headers import iso_utc
+
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
 
@@ -258,6 +260,8 @@ def _check_access(key: str, value: Mapping[str, Any], texts: Mapping[str, str]) 
     facts = {
         "key is not record_id": key == value["record_id"],
         "a share stands there twice": len(identities) == len(shares),
+        "as_of and as_of_ms differ": value["as_of"] == iso_utc(value["as_of_ms"]),
+        "ce_time is not as_of": value["as_of"] == texts["ce_time"],
         "ce_source does not name the object": texts["ce_source"].endswith(f"/{value['entity']}"),
     }
     return [fault for fault, holds in facts.items() if not holds]
