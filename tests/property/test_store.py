@@ -40,8 +40,8 @@ class Owed:
         """Return what an entry says."""
         if found is None:
             return None
-        refresh, shares = found.refresh, found.shares
-        return cls(refresh and refresh.due_ms, shares and shares.due_ms, len(found.feed))
+        due_ms = None if found.refresh is None else found.refresh.due_ms
+        return cls(due_ms, None if found.shares is None else found.shares.due_ms, len(found.feed))
 
 
 NOTHING = Owed()

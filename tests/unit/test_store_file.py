@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -330,14 +331,23 @@ def test_a_file_from_before_sharing_is_rebuilt(tmp_path: Path) -> None:
     assert "another format" in reasons[0]
 
 
+def statements(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list that every statement is put into with which the store reads the file from now on."""
+    asked: list[str] = []
+    rows = store._database.rows
+
+    def told(statement: str, values: Any = ()) -> Any:
+        asked.append(statement)
+        return rows(statement, values)
+
+    monkeypatch.setattr(store._database, "rows", told)
+    return asked
+
+
 def test_known_shares_have_a_bounded_cache_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(tmp_path, cache_records=3)
     committed(store, state(1), entry(1, due_ms=1), *(access(number) for number in range(6)))
-    asked: list[str] = []
-    rows = store._database.rows
-    monkeypatch.setattr(
-        store._database, "rows", lambda statement, values=(): (asked.append(statement), rows(statement, values))[1]
-    )
+    asked = statements(store, monkeypatch)
     for number in (3, 4, 5, 3, 9, 9, 3):
         store.access(key(number))
     assert len(asked) == 1, "the last three were in the cache, and 9 is known to be nowhere"
@@ -377,11 +387,7 @@ def test_what_is_expected_is_read_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     store.close()
     store = opened(tmp_path)
     store.put(state(3, version=9))
-    asked: list[str] = []
-    rows = store._database.rows
-    monkeypatch.setattr(
-        store._database, "rows", lambda statement, values=(): (asked.append(statement), rows(statement, values))[1]
-    )
+    asked = statements(store, monkeypatch)
     expected = [key(number) for number in range(160)]
     store.expect(expected)
     assert len(asked) == 4, "two statements for a hundred records"
