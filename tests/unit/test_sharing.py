@@ -99,6 +99,7 @@ def test_a_row_that_is_older_than_the_polls_reach_is_not_narrowed() -> None:
     states = SharingStates()
     subject = tracker(states)
     subject.on_read(whole(owner_row(QUEUE), at=10))
+    subject.on_read(modified(at=930, polled=920))
     subject.on_read(modified(at=1000, polled=970))
     told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=600), at=1100))
     assert brief(told) == [("granted", TEAM, "Read", 10, 1102)]

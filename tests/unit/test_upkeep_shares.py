@@ -130,6 +130,31 @@ def test_polls_find_grants_between_sweeps() -> None:
     assert rig.facts_told()[12:] == [("granted", TEAM, "Edit", "incremental")] * 12
 
 
+def test_the_newest_rows_do_not_count_as_read() -> None:
+    async def story(org: SharedOrg, rig: SharedHarness) -> None:
+        await rig.until(lambda: "asked_ms" in rig.durable.progress.get(f"poll:shares:{ENTITY}", {}))
+        poll = rig.durable.progress[f"poll:shares:{ENTITY}"]
+        assert poll["complete_to_ms"] <= poll["asked_ms"][-1] - SHARING.settle + SECOND
+
+    told_in(story)
+
+
+def test_after_a_restart_the_last_sweep_still_says_since_when_a_share_may_be_there() -> None:
+    async def main() -> None:
+        org = SharedOrg()
+        org.share(record_id(1), QUEUE, "Owner", "All", ago_ms=HOUR)
+        durable = Durable()
+        rig = SharedHarness(org, durable)
+        await running(SharesJob(rig.context, rig.sharing).run, rig.until(lambda: swept(rig) > 0))
+        org.share(record_id(2), TEAM, "Manual")
+        again = SharedHarness(org, durable)
+        await running(SharesJob(again.context, again.sharing).run, again.until(lambda: bool(again.facts_told())))
+        assert again.facts_told() == [("granted", TEAM, "Read", "incremental")]
+        assert again.records["sharing"][0]["not_before"] is not None
+
+    virtual(main())
+
+
 def test_a_row_that_is_committed_late_with_an_older_stamp_is_found_by_the_overlap() -> None:
     async def story(org: SharedOrg, rig: SharedHarness) -> None:
         await rig.until(lambda: swept(rig) > 0)
