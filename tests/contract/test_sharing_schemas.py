@@ -34,6 +34,7 @@ from tests.tracking_values import S0
         {"not_after": None},
         {"not_after": "2026-09-21T14:13:20.001Z"},
         {"observed_at": "2026-09-21T14:13:19.000Z"},
+        {"not_before": "2026-09-21T14:13:21.500Z"},
         {"cause": "whim"},
     ],
 )

@@ -33,6 +33,10 @@ from tests.contract.topic_schemas import RecordShapeError, kind_of, validate_rec
 from tests.delivery_values import ORG, TOPICS
 from tests.tracking_values import ENTITY, RECORD, S0
 
+TEXT = st.text(max_size=5)
+# Makes Hypothesis's table of characters, once on a machine; a first example that had to wait for it would fail.
+TEXT.validate()
+
 USER = "005000000000001AAA"
 GROUP = "00G000000000001AAA"
 FACT = ShareFact(
@@ -182,7 +186,7 @@ def test_a_large_item_is_cut_and_says_so() -> None:
 
 
 def grantees() -> st.SearchStrategy[Grantee | None]:
-    return st.none() | st.builds(Grantee, st.sampled_from(["User", "Queue"]), st.none() | st.text(max_size=5))
+    return st.none() | st.builds(Grantee, st.sampled_from(["User", "Queue"]), st.none() | TEXT)
 
 
 MS = st.integers(min_value=0, max_value=4_000_000_000_000)
