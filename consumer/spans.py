@@ -50,7 +50,11 @@ class Spans:
         return self._read_to("history", entity, complete_to_ms, now_ms)
 
     def sharing(self, entity: str, swept_from_ms: int, now_ms: int) -> list[OutboundRecord]:
-        """Take note that a sweep of an object's share rows that began at a time is complete; likewise."""
+        """Take note that a sweep of an object's share rows that began at a time is complete; likewise.
+
+        The proof is ``delivered``: ``reconciled`` promises a count and a digest of what was compared, which sweeps
+        do not make.
+        """
         return self._read_to("sharing", entity, swept_from_ms, now_ms)
 
     def feed(self, entity: str, complete_to_ms: int, now_ms: int) -> list[OutboundRecord]:

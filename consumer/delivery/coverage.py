@@ -134,10 +134,10 @@ class Coverage:
         """Return the record of a span in which everything was delivered.
 
         Args:
-            channel: the channel; it is the key, for a span of ``history`` too.
+            channel: the channel; it is the key, for a span of ``history``, ``sharing`` or ``feed`` too.
             span: the span.
             at_ms: when it was cut, epoch milliseconds.
-            entity: the object a span of ``history`` is about; the channel's own if there is only one.
+            entity: the object a span of one of these is about; the channel's own if there is only one.
         """
         facts: dict[str, Json] = {
             "kind": "span",
@@ -148,7 +148,7 @@ class Coverage:
             "proof": "delivered",
             "entity": entity or entity_of_channel(channel),
         }
-        # Two objects of one channel have two streams of history.
+        # Two objects of one channel have two streams of each of these.
         of = f"{channel}:{entity or ''}" if span.stream != stream_of(channel) else channel
         return self._make(
             f"span:{span.stream.partition(':')[0]}:{of}:{span.from_ms}:{span.to_ms}", channel, at_ms, facts
