@@ -19,9 +19,10 @@ from consumer.delivery.names import entity_of_channel
 from consumer.events import ChangeEvent, Json, LossWindow, OutboundRecord
 from consumer.objects import Objects
 from consumer.outcome import Outcome
+from consumer.owed import Owed
 from consumer.records import InternalRecords
 from consumer.spans import Spans
-from consumer.tracking import refresh, schema_change
+from consumer.tracking import schema_change
 from consumer.tracking.arrivals import (
     COUNTED,
     Arrival,
@@ -40,14 +41,12 @@ from consumer.tracking.arrivals import (
     SettleDue,
     SharesRead,
 )
-from consumer.tracking.changes import TrackedChange
 from consumer.tracking.history import HistoryTracker
 from consumer.tracking.open_windows import OpenWindows
 from consumer.tracking.schema_change import SchemaChange
-from consumer.tracking.sharing import SharingTracker
 from consumer.tracking.states import States
 from consumer.tracking.tracker import Tracker
-from consumer.tracking.values import EntityFacts, HistoryFact, Key, LedgerEntry, Refresh
+from consumer.tracking.values import EntityFacts, HistoryFact, Key
 from consumer.unannounced import Unannounced
 
 _SCHEMA: Final = "schema:"
@@ -132,12 +131,11 @@ class Intake:
         self.objects = Objects()
         self.progress = dict(known.progress)
         self._companions = Companions(states, wanted.companions, encoders.companions, self.progress)
+        self._owed = Owed(states, self._companions, wanted.refresh_after_ms)
         self._spans = Spans(channel, encoders.coverage, self.progress, self._progressed)
         self.stream_to_ms = 0
         self.skew_ms = 0
         self.news = 0
-
-    # What is known
 
     def has_image(self, key: Key) -> bool:
         """Return whether anything is known of a record's fields."""
@@ -244,7 +242,7 @@ class Intake:
                     user=header.commit_user or None,
                     seen_ms=received_ms + self.skew_ms,
                 )
-            self._owe_reads(entity, each, facts, header.commit_user or None, event=True)
+            self._owed.by_change(entity, each, facts, header.commit_user or None, event=True)
         self._owe_doubtful(header.commit_ms)
         if told:
             records += self._encoders.history.records(entity, told, received_ms)
@@ -316,7 +314,7 @@ class Intake:
         tracked = self.tracker.on_rows(read)
         if read.purpose is Purpose.REFRESH:
             for record_id in (*(row.record_id for row in read.rows), *read.missing):
-                self._read_done((read.entity, record_id), read.answered_ms, have_metrics=None)
+                self._owed.read((read.entity, record_id), read.answered_ms, have_metrics=None)
         envelope = self._encoders.envelope
         records = envelope.rows(read.entity, self._channel, read, tracked, read.answered_ms)
         changes = len(records)
@@ -333,7 +331,7 @@ class Intake:
                     user=None,
                     seen_ms=read.answered_ms,
                 )
-            self._owe_reads(read.entity, each, facts, None, event=False)
+            self._owed.by_change(read.entity, each, facts, None, event=False)
         self._owe_doubtful(read.answered_ms)
         records += self._encoders.history.records(read.entity, told, read.answered_ms)
         certain = [each for each in tracked if each.record_id not in doubted]
@@ -369,8 +367,7 @@ class Intake:
             facts=self.tracker.facts(due.entity),
         )
         records = self._encoders.history.records(due.entity, told, due.answered_ms)
-        for record_id in due.record_ids:
-            self._settle_feed((due.entity, record_id))
+        self._owed.forget_feed(due.entity, due.record_ids)
         window = self._unannounced.by_history(due.entity, told, ledgers)
         if window is not None:
             records += self._open(window, due.answered_ms)
@@ -381,7 +378,7 @@ class Intake:
     def _(self, read: MetricsRead) -> Outcome:
         self.tracker.on_metrics(read)
         for record_id in read.asked:
-            self._read_done((read.entity, record_id), read.answered_ms, have_metrics=record_id in read.metrics)
+            self._owed.read((read.entity, record_id), read.answered_ms, have_metrics=record_id in read.metrics)
         return Outcome(())
 
     @_arrive.register
@@ -478,52 +475,12 @@ class Intake:
             self.progress[progress.name] = progress.state
         return self._encoders.records.progress(progress)
 
-    # Reads that are owed
-
-    def _owe_reads(
-        self, entity: str, tracked: TrackedChange, facts: EntityFacts, by: str | None, *, event: bool
-    ) -> None:
-        """Note the reads that a change makes due: of the record, and of its share rows."""
-        key = (entity, tracked.record_id)
-        state = self._states.get(key)
-        wanting = refresh.may_be_due(entity, state, facts)
-        shared = self._companions.concerned(entity, tracked, facts)
-        if not (wanting or shared):
-            return
-        entry = self._states.ledger(key) or LedgerEntry(*key)
-        owed, shares = entry.refresh, entry.shares
-        if wanting:
-            after = self._refresh_after_ms
-            owed = refresh.after_event(entity, tracked, state, after, facts=facts, owed=owed) or owed
-        if shared:
-            shares = SharingTracker.owed(tracked, shares, by, event=event) or shares
-        if owed is not entry.refresh or shares is not entry.shares:
-            self._states.put_ledger(LedgerEntry(*key, entry.facts, owed, shares, entry.feed))
-
-    def _settle_feed(self, key: Key) -> None:
-        entry = self._states.ledger(key)
-        if entry is not None and entry.feed:
-            settled = self._companions.settled(entry)
-            if len(settled.feed) < len(entry.feed):
-                self._states.put_ledger(settled)
+    # Doubt
 
     def _owe_doubtful(self, at_ms: int) -> None:
         """Have records read whose diff fits nothing, or whose row proved too little."""
         for key in self.tracker.take_doubtful():
-            self._owe(key, at_ms)
-
-    def _owe(self, key: Key, due_ms: int) -> None:
-        entry = self._states.ledger(key) or LedgerEntry(*key)
-        if entry.refresh is None:
-            self._states.put_ledger(replace(entry, refresh=Refresh(due_ms, 0, "unknown")))
-
-    def _read_done(self, key: Key, answered_ms: int, *, have_metrics: bool | None) -> None:
-        entry = self._states.ledger(key)
-        if entry is not None and entry.refresh is not None:
-            left = refresh.after_read(entry.refresh, answered_ms, have_metrics=have_metrics)
-            self._states.put_ledger(replace(entry, refresh=left))
-
-    # Doubt
+            self._owed.by_doubt(key, at_ms)
 
     def _doubt_old_images(self, change: ChangeEvent, before_ms: int) -> None:
         """Doubt what was known of an event's records before a loss, and owe them a read of their own.
@@ -539,4 +496,4 @@ class Intake:
             known_ms = max(state.row_read_ms or 0, 0 if state.source is None else state.source.commit_ms)
             if known_ms < before_ms and not state.suspect.issuperset(state.image):
                 self.tracker.suspect(entity, (record_id,), "lost", before_ms)
-                self._owe(key, change.header.commit_ms + self._refresh_after_ms)
+                self._owed.by_doubt(key, change.header.commit_ms + self._refresh_after_ms)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final
 
 from consumer.events import ChangeType
 from consumer.tracking.access import (
@@ -27,6 +27,7 @@ from consumer.tracking.access import (
 )
 from consumer.tracking.arrivals import RecordShares, SharesRead
 from consumer.tracking.changes import TrackedChange
+from consumer.tracking.sharing_bounds import SECOND_MS, Bounds, Readings, contains
 from consumer.tracking.states import States
 from consumer.tracking.values import Key, LedgerEntry
 
@@ -35,8 +36,6 @@ READ_AFTER_MS: Final = 3_000
 
 READ_BY_MS: Final = 15_000
 """Further owner changes put a read off, so that one read serves several, but not for longer than this."""
-
-SECOND_MS: Final = 1_000
 
 SHARES_POLL: Final = "poll:shares:"
 """Name of how far incremental polls got, before the object; state: ``complete_to_ms`` (rows with an earlier
@@ -183,123 +182,6 @@ class SharingTracker:
         if left is not None:
             return replace(left, due_ms=min(left.due_ms, again_ms))
         return SharesDue(again_ms, comparison.cause, by=None if due is None else due.by)
-
-
-def contains(read: SharesRead, commit_ms: int) -> bool:
-    """Return whether a read surely shows what was committed at a time; commit times have whole seconds."""
-    return commit_ms + SECOND_MS <= read.asked_ms
-
-
-class Readings(NamedTuple):
-    """What was read of an object as a whole.
-
-    Attributes:
-        swept_ms: when the last complete sweeps began, the newest last.
-        polled_ms: when the last incremental polls asked, the newest last.
-        overlap_ms: how far a poll reaches back.
-        settle_ms: how far apart two readings are that prove together what neither proves alone.
-    """
-
-    swept_ms: tuple[int, ...]
-    polled_ms: tuple[int, ...]
-    overlap_ms: int
-    settle_ms: int
-
-    def polls_of(self, row: ShareRow) -> list[int]:
-        """Return the polls that would have seen a row, had it been there."""
-        if row.modified_ms is None:
-            return []
-        return [each for each in self.polled_ms if row.modified_ms >= each - self.overlap_ms]
-
-
-class Bounds:
-    """Between which times what a read of one record tells can have happened.
-
-    Args:
-        before: what was known of the record's shares.
-        due: the read that was owed.
-        readings: what was read of the object.
-        owner: the record's owner as events tell it, None if nobody knows.
-    """
-
-    __slots__ = ("_before", "_due", "_owner", "_readings")
-
-    def __init__(
-        self, before: AccessState | None, due: SharesDue | None, readings: Readings, owner: str | None
-    ) -> None:
-        self._before = before
-        self._due = due
-        self._readings = readings
-        self._owner = owner
-
-    @property
-    def due(self) -> SharesDue | None:
-        """The read that was owed."""
-        return self._due
-
-    @property
-    def whole_ms(self) -> int | None:
-        """When all shares of the record were last known, None if they never were."""
-        return max([*self._wholes(), *self._created()], default=None)
-
-    def _wholes(self) -> list[int]:
-        known = list(self._readings.swept_ms)
-        if self._before is not None and self._before.complete:
-            known.append(self._before.as_of_ms)
-        return known
-
-    def _created(self) -> list[int]:
-        due = self._due
-        complete = self._before is not None and self._before.complete
-        return [] if complete or due is None or not due.created or due.first_ms is None else [due.first_ms]
-
-    def seen_ms(self, share: KnownShare) -> int:
-        """Return the latest time at which a share was there for certain."""
-        if share.missing_ms is not None:
-            return share.seen_ms
-        before = self._before
-        complete_ms = before.as_of_ms if before is not None and before.complete else 0
-        return max(share.seen_ms, complete_ms, *self._readings.swept_ms)
-
-    def of_grant(self, row: ShareRow, answered_ms: int) -> tuple[int | None, int]:
-        """Return the interval in which a share that was not there came to be."""
-        start = self._absent_ms(row)
-        due = self._due
-        if row.row_cause == OWNER and due is not None and due.last_ms is not None:
-            told = row.user_or_group_id == self._owner and (start is None or due.last_ms >= start - SECOND_MS)
-            if told and start is not None:
-                # Whether a row is there with the commit, or some moments later, is not documented.
-                return self._ordered(max(start, due.last_ms), answered_ms)
-        return self._ordered(start, answered_ms)
-
-    def of_level(self, share: KnownShare, row: ShareRow, answered_ms: int) -> tuple[int | None, int]:
-        """Return the interval in which a share's level changed; one that was missed may have been away in it."""
-        if share.missing_ms is not None:
-            return self._ordered(share.seen_ms, answered_ms)
-        # A poll that saw nothing new may have come when the row was away; one before it proves the old level.
-        unchanged = self._readings.polls_of(row)[:-1]
-        return self._ordered(max(self.seen_ms(share), *unchanged, 0), answered_ms)
-
-    def of_loss(self, share: KnownShare, answered_ms: int) -> tuple[int, int]:
-        """Return the interval in which a share went that an answer misses; an owner's goes with an owner change."""
-        start = self.seen_ms(share)
-        due = self._due
-        if share.row_cause == OWNER and due is not None and due.first_ms is not None:
-            start = max(start, due.first_ms)
-        return start, max(answered_ms, start)
-
-    def _absent_ms(self, row: ShareRow) -> int | None:
-        """Return when a share was not there for certain, None if nobody ever looked."""
-        wholes, created = self._wholes(), self._created()
-        if not wholes and not created:
-            return None
-        readings = [*wholes, *self._readings.polls_of(row)]
-        proven = [each for each in readings if each <= max(readings) - self._readings.settle_ms]
-        return max([*created, *(proven or [min(readings)])] if readings else created)
-
-    @staticmethod
-    def _ordered(start: int | None, end: int) -> tuple[int | None, int]:
-        return start, end if start is None else max(start, end)
 
 
 class Comparison:

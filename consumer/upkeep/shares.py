@@ -109,6 +109,10 @@ class SharesJob:
                 return worked
             page = await self._asking.ask(lambda ids=ids: context.source.shares_of(entity, ids, repair=False))  # type: ignore[misc]
             await self._hand_over(entity, whole_records(ids, page.rows), page, whole=True, cause=None)
+            sweep = self._sweeps.get(entity)
+            if sweep is not None:
+                # What is read as a whole meanwhile need not be read by the sweep again, which might never end else.
+                context.store.see(entity, ids, sweep.seen_as)
             worked = True
             if len(ids) < IDS_A_READ:
                 return True

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from consumer.emulator.traffic_data import QUEUES
 from tests.bench.phases import Phase, note, reading
 from tests.bench.rig import SESSIONS, peak_bytes
 from tests.broker import kafka_version, running_broker
@@ -28,6 +29,7 @@ _LIMIT_S = 1_800.0
 _ALONE_S = 20.0
 """How long the stream alone is measured, for comparison."""
 _MIB = 1 << 20
+_SOURCES = ("AllInternalUsers", *(f"Queue_{number}" for number in range(1, len(QUEUES) + 1)))
 _TARGETS = ("Supervisors", "Quality", "Specialists")
 
 
@@ -104,7 +106,8 @@ class Sweeps:
         result = self.result
         self._org = await self._lab.emulator(scenario(self._sessions))
         for target in _TARGETS:
-            await self._org.fault("rule_create", source="AllInternalUsers", target=target)
+            for source in _SOURCES:
+                await self._org.fault("rule_create", source=source, target=target)
         await until(self._settled, "the rules' rows are there", _LIMIT_S)
         await self._org.traffic(rate=self._rate)
         await self._start()

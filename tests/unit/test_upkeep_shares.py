@@ -187,6 +187,29 @@ def test_a_restart_goes_on_with_the_sweep_where_it_was() -> None:
     virtual(main())
 
 
+def test_a_sweep_does_not_read_again_what_was_read_as_a_whole_meanwhile() -> None:
+    """Where records come faster than it reads by id, it would never end."""
+
+    async def main() -> None:
+        org = SharedOrg(pages=3)
+        for number in range(10, 40):
+            org.share(record_id(number), QUEUE, "Owner", "All", ago_ms=HOUR)
+        rig = SharedHarness(org)
+
+        async def story() -> None:
+            await rig.until(lambda: rig.durable.progress.get(f"sweep:{ENTITY}", {}).get("cursor") is not None)
+            now_ms = org.now_ms()
+            org.share(record_id(1), QUEUE, "Owner", "All")  # behind the sweep
+            owned(rig, 1, SharesDue(now_ms, ShareCause.OWNER_CHANGE, now_ms - 5_000, now_ms - 5_000, 1, created=True))
+            await rig.until(lambda: swept(rig) > 0)
+
+        await running(SharesJob(rig.context, rig.sharing).run, story())
+        assert rig.facts_told().count(("granted", QUEUE, "All", "owner_change")) == 1
+        assert [each for each in org.asked if record_id(1) in each] == [(record_id(1),)]
+
+    virtual(main())
+
+
 def test_a_lost_store_has_the_sweep_begin_anew() -> None:
     async def main() -> None:
         org = SharedOrg(pages=3)
