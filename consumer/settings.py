@@ -269,7 +269,7 @@ class SharingSettings(Group):
     """Whether sharing is read at all."""
     objects: tuple[ApiName, ...] = ("MessagingSession",)
     """Objects whose sharing is read, as far as a channel carries them."""
-    poll: DurationMs = 5 * 60_000
+    poll: DurationMs = Field(default=300_000, gt=0)
     """How often new and changed share rows, and the rules, are asked for."""
     overlap: DurationMs = 5 * 60_000
     """How far each question reaches back, for share rows that were committed late with an older stamp."""
@@ -293,7 +293,7 @@ class FeedSettings(Group):
     """Whether feeds are read at all."""
     objects: tuple[ApiName, ...] = ("MessagingSession",)
     """Objects whose feed is read, as far as a channel carries them."""
-    poll: DurationMs = 5 * 60_000
+    poll: DurationMs = Field(default=300_000, gt=0)
     """How often new and changed items are asked for."""
     overlap: DurationMs = 5 * 60_000
     """How far each question reaches back, for items that were committed late with an older stamp."""

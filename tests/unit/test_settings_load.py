@@ -225,3 +225,22 @@ def test_a_name_in_two_field_policies_is_a_fault() -> None:
 def test_sasl_values_without_sasl_are_a_fault() -> None:
     (fault,) = _faults(KAFKA__SASL_USERNAME="u")
     assert fault.startswith("kafka.sasl_username has no effect")
+
+
+@pytest.mark.parametrize("key", ["sharing.poll", "sharing.sweep", "feed.poll"])
+def test_an_interval_of_nothing_is_a_fault(key: str) -> None:
+    """How many calls a day polls take is a division by it."""
+    (fault,) = _faults(**{key.upper().replace(".", "__"): "0s"})
+    assert fault.startswith(f"{key}: should be greater than 0")
+    assert _load(**{key.upper().replace(".", "__"): "1ms"}).settings
+
+
+def test_sharing_and_feed_are_read_of_objects_by_api_name_unless_they_are_switched_off() -> None:
+    loaded = _load(SHARING__OBJECTS='["Widget__c", "Account"]', FEED__ENABLED="false").settings
+    assert loaded.sharing.wanted == ("Widget__c", "Account")
+    assert loaded.feed.objects == ("MessagingSession",)
+    assert loaded.feed.wanted == ()
+    (fault,) = _faults(SHARING__OBJECTS='["Account", "Widget-c"]')
+    assert fault.startswith("sharing.objects[1]: 'Widget-c' is not an object's API name")
+    (fault,) = _faults(SHARING__API_CALLS_PER_DAY="0")
+    assert fault.startswith("sharing.api_calls_per_day: should be greater than or equal to 1")
