@@ -12,14 +12,19 @@ from typing import Final
 
 from consumer.errors import QueryRefusedError, SalesforceUnavailableError
 from consumer.events import Json
-from consumer.ports import Companion
+from consumer.ports import Companion, DeletedIds
 from consumer.salesforce import queries
+from consumer.salesforce.counted import CountedRest
+from consumer.salesforce.deletions import deleted_ids
 from consumer.salesforce.describes import Describes
-from consumer.salesforce.rest import RestClient
-from consumer.salesforce.soql import Found, Soql
+from consumer.salesforce.rest import DATE_MARGIN_MS, Asks
+from consumer.salesforce.soql import Soql, cursor_gone
 
 TRACKED: Final = "FeedTrackedChanges"
 """Child relationship of a feed to FeedTrackedChange, which can be read through it only (Object Reference)."""
+
+REFUSED_PART: Final = frozenset({"INVALID_FIELD", "INVALID_TYPE", "MALFORMED_QUERY"})
+"""How a query is refused for one part of it (REST API guide, "Status Codes and Error Responses")."""
 
 _DOUBT_MS: Final = 1_000
 """How wrong our notion of the org's time may be when a question is sent."""
@@ -93,21 +98,25 @@ class Answered:
 
 
 class CompanionQueries:
-    """Asks questions about companion objects, and counts them.
+    """Asks questions about companion objects, and counts them; none may use the reserve of calls unless it says so.
 
     Args:
         rest: the org's REST API.
-        describes: describes by object.
-
-    Attributes:
-        calls: REST calls made so far.
     """
 
-    def __init__(self, rest: RestClient, describes: Describes) -> None:
-        self._rest = rest
-        self._describes = describes
-        self._soql = Soql(rest)
-        self.calls = 0
+    def __init__(self, rest: Asks) -> None:
+        self._rest = CountedRest(rest)
+        self._describes = Describes(self._rest, repair=False)
+        self._soql = Soql(self._rest)
+
+    @property
+    def calls(self) -> int:
+        """REST calls made so far, describes and delete logs included."""
+        return self._rest.calls
+
+    def now_ms(self) -> int:
+        """Return the org's time, epoch milliseconds."""
+        return self._rest.clock.now_ms()
 
     async def columns(self, entity: str, what: Companion) -> tuple[str, ...]:
         """Return the columns of a companion that can be read.
@@ -127,7 +136,6 @@ class CompanionQueries:
             QueryRefusedError: as above.
         """
         name = companion_of(entity, what)
-        self.calls += 1
         visible = await self._describes.fresh(name)
         self._require(entity, what, visible)
         return tuple(f"{name}.{each}" for each in COLUMNS[what].wanted if each not in visible)
@@ -153,16 +161,16 @@ class CompanionQueries:
             repair: whether the reserve of calls may be used.
             rows: how many an answer should have.
         """
-        asked_ms = self._rest.clock.now_ms() - _DOUBT_MS
+        asked_ms = self.now_ms() - _DOUBT_MS
         try:
             found = await self._soql.run(query, deleted=deleted, repair=repair, rows=rows)
         except QueryRefusedError as error:
-            self.calls += 1
             if error.code in {"INVALID_FIELD", "INVALID_TYPE"}:
                 self._describes.forget(about)
             raise
-        self.calls += found.answers
-        return Answered(found.records, min(asked_ms, found.answered_ms - _DOUBT_MS), found.answered_ms, found.complete)
+        # Our clock may be ahead; what the first answer knows was asked before its Date.
+        asked_ms = min(asked_ms, found.first_answered_ms - DATE_MARGIN_MS)
+        return Answered(found.records, asked_ms, found.answered_ms, found.complete)
 
     async def whole(self, about: str, query: str, *, deleted: bool = False, repair: bool = False) -> Answered:
         """Run a query whose rows are only good together.
@@ -172,20 +180,25 @@ class CompanionQueries:
         """
         answered = await self.ask(about, query, deleted=deleted, repair=repair)
         if not answered.complete:
-            raise SalesforceUnavailableError("A query's cursor was gone before its end", "It is asked again.")
+            raise cursor_gone()
         return answered
 
     async def count(self, name: str) -> int:
         """Return how many rows an object has."""
-        self.calls += 1
         found = await self._soql.run(queries.count(name, ""), deleted=False, repair=False)
         return found.total
 
-    async def following(self, path: str) -> Found:
-        """Read on where a child relationship's rows were cut."""
-        found = await self._soql.following(path)
-        self.calls += found.answers
-        return found
+    async def deleted(self, entity: str, what: Companion, from_ms: int, to_ms: int) -> DeletedIds:
+        """Return what was deleted of a companion in a span."""
+        return await deleted_ids(self._rest, companion_of(entity, what), from_ms, to_ms, repair=False)
+
+    async def following(self, path: str) -> Sequence[Mapping[str, Json]]:
+        """Return the rows that follow where those of a child relationship were cut.
+
+        Raises:
+            SalesforceUnavailableError: not all of them can be had.
+        """
+        return (await self._soql.following(path)).records
 
 
 def converted(name: str, convert: Callable[[Mapping[str, Json]], Json], record: Mapping[str, Json]) -> Json:

@@ -8,7 +8,7 @@ from consumer.changes.row_values import epoch_ms
 from consumer.errors import QueryRefusedError, SalesforceUnavailableError
 from consumer.ports import DeletedIds
 from consumer.salesforce.queries import name
-from consumer.salesforce.rest import Call, RestClient
+from consumer.salesforce.rest import Asks, Call
 
 BACK_MS = 15 * 86_400_000 - 300_000
 """15 days back, less what our clock and the answer's way may take."""
@@ -16,7 +16,7 @@ BACK_MS = 15 * 86_400_000 - 300_000
 _MINUTE_MS = 60_000
 
 
-async def deleted_ids(rest: RestClient, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
+async def deleted_ids(rest: Asks, entity: str, from_ms: int, to_ms: int, *, repair: bool = True) -> DeletedIds:
     """Return what was deleted in a span.
 
     The log ignores seconds, so the span goes to whole minutes outwards. A span with more ids than one answer holds
@@ -30,7 +30,7 @@ async def deleted_ids(rest: RestClient, entity: str, from_ms: int, to_ms: int) -
     while waiting:
         part_from, part_to = waiting.pop()
         try:
-            found = await _ask(rest, entity, part_from, part_to)
+            found = await _ask(rest, entity, part_from, part_to, repair=repair)
         except QueryRefusedError as error:
             middle = (part_from + part_to) // 2 // _MINUTE_MS * _MINUTE_MS
             if error.code != "EXCEEDED_ID_LIMIT" or middle in {part_from, part_to}:
@@ -45,9 +45,9 @@ async def deleted_ids(rest: RestClient, entity: str, from_ms: int, to_ms: int) -
     return DeletedIds(ids, earliest_ms, covered_ms)
 
 
-async def _ask(rest: RestClient, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
+async def _ask(rest: Asks, entity: str, from_ms: int, to_ms: int, *, repair: bool) -> DeletedIds:
     params = {"start": _text(from_ms), "end": _text(to_ms)}
-    answer = await rest.json(Call("GET", f"/sobjects/{name(entity)}/deleted/", params, repair=True))
+    answer = await rest.json(Call("GET", f"/sobjects/{name(entity)}/deleted/", params, repair=repair))
     try:
         body = answer.body
         ids = {to_18(item["id"]): epoch_ms(item["deletedDate"]) for item in body["deletedRecords"]}

@@ -9,7 +9,7 @@ from consumer.changes.rows import FieldInfo
 from consumer.errors import SalesforceUnavailableError
 from consumer.events import Json
 from consumer.salesforce.queries import name
-from consumer.salesforce.rest import Call, RestClient
+from consumer.salesforce.rest import Asks, Call
 
 WHOLE_AGAIN_MS = 3_600_000
 """Whether a changed permission counts as a modification is not documented, so the whole is read now and then."""
@@ -27,10 +27,12 @@ class Describes:
 
     Args:
         rest: the org's REST API.
+        repair: whether the reserve of calls may be used.
     """
 
-    def __init__(self, rest: RestClient) -> None:
+    def __init__(self, rest: Asks, *, repair: bool = True) -> None:
         self._rest = rest
+        self._repair = repair
         self._known: dict[str, _Known] = {}
 
     async def fresh(self, entity: str) -> Mapping[str, FieldInfo]:
@@ -39,7 +41,8 @@ class Describes:
         headers = {}
         if known is not None and known.modified and self._rest.clock.now_ms() - known.read_ms < WHOLE_AGAIN_MS:
             headers["If-Modified-Since"] = known.modified
-        answer = await self._rest.json(Call("GET", f"/sobjects/{name(entity)}/describe", headers=headers, repair=True))
+        call = Call("GET", f"/sobjects/{name(entity)}/describe", headers=headers, repair=self._repair)
+        answer = await self._rest.json(call)
         if answer.status == 304 and known is not None:
             return known.fields
         fields = _fields(answer.body)

@@ -9,12 +9,21 @@ from consumer.changes.canonical import date_time
 from consumer.changes.fields import FieldPolicy
 from consumer.changes.record_ids import to_18
 from consumer.changes.row_values import epoch_ms
-from consumer.errors import QueryRefusedError
+from consumer.errors import QueryRefusedError, SalesforceUnavailableError
 from consumer.events import Json
 from consumer.ports import FeedPage
 from consumer.salesforce import queries
-from consumer.salesforce.companions import TRACKED, Answered, CompanionQueries, companion_of, converted
-from consumer.salesforce.describes import Describes
+from consumer.salesforce.companions import (
+    REFUSED_PART,
+    TRACKED,
+    Answered,
+    CompanionQueries,
+    companion_of,
+    converted,
+)
+from consumer.salesforce.describes import WHOLE_AGAIN_MS, Describes
+from consumer.salesforce.rest import DATE_MARGIN_MS
+from consumer.salesforce.soql import cursor_gone
 from consumer.tracking.feed_values import FeedItem, TrackedField
 from consumer.tracking.history_fields import event_field
 from consumer.tracking.values import EntityFacts, HistoryRow
@@ -25,7 +34,6 @@ _OWN: Final = frozenset({"Id", "ParentId", "Type", "CreatedDate", "IsDeleted", _
 
 _IDS: Final = frozenset({"CreatedById", "InsertedById", "RelatedRecordId", "BestCommentId"})
 _CHILDREN: Final = f"(SELECT FieldName, OldValue, NewValue FROM {TRACKED})"  # noqa: S608  # constants only
-_REFUSED: Final = frozenset({"INVALID_TYPE", "INVALID_FIELD", "MALFORMED_QUERY"})
 
 
 class FeedReads:
@@ -41,7 +49,7 @@ class FeedReads:
         self._ask = ask
         self._describes = describes
         self._policy = policy
-        self._untracked: set[str] = set()
+        self._untracked: dict[str, int] = {}
 
     def hidden(self, entity: str) -> tuple[str, ...]:
         """Return what of an object's feed was found not to be readable, beside columns."""
@@ -49,8 +57,10 @@ class FeedReads:
 
     async def window(self, entity: str, from_ms: int, to_ms: int, cursor: str | None, limit: int) -> FeedPage:
         """Read items by SystemModstamp, removed ones included."""
+        name, columns = companion_of(entity, "feed"), await self._ask.columns(entity, "feed")
         conditions = (queries.span(_STAMP, from_ms, to_ms), queries.after_mark(_STAMP, cursor))
-        found = await self._read(entity, conditions, order=(_STAMP, "Id"), limit=limit)
+        query = queries.select(columns, name, *conditions, order=(_STAMP, "Id"), limit=limit)
+        found = await self._read(entity, query, rows=limit)
         following = None
         if found.records and (not found.complete or len(found.records) >= limit):
             last = found.records[-1]
@@ -58,29 +68,40 @@ class FeedReads:
         return FeedPage(await self._items(entity, found), found.answered_ms, following)
 
     async def by_id(self, entity: str, item_ids: Sequence[str]) -> FeedPage:
-        """Read items by id, removed ones included."""
-        listed = ",".join(queries.quoted_id(each) for each in dict.fromkeys(item_ids))
-        found = await self._read(entity, (f"Id IN ({listed})",))
-        return FeedPage(await self._items(entity, found), found.answered_ms)
+        """Read items by id, removed ones included; as many calls as the ids need.
 
-    async def _read(
-        self, entity: str, conditions: Sequence[str], *, order: Sequence[str] = (), limit: int = 0
-    ) -> Answered:
+        Raises:
+            SalesforceUnavailableError: not all of them were read, so that nothing is proven of the others.
+        """
         name, columns = companion_of(entity, "feed"), await self._ask.columns(entity, "feed")
-        rows = limit or 2000
-        plain = queries.select(columns, name, *conditions, order=order, limit=limit)
-        if entity not in self._untracked:
-            query = plain.replace(f" FROM {name}", f", {_CHILDREN} FROM {name}", 1)
+        items: list[FeedItem] = []
+        answered_ms = self._ask.now_ms() + DATE_MARGIN_MS
+        for query, _ in queries.id_lists(columns, name, "Id", list(dict.fromkeys(item_ids))):
+            found = await self._read(entity, query)
+            if not found.complete:
+                raise cursor_gone()
+            items += await self._items(entity, found)
+            answered_ms = found.answered_ms
+        return FeedPage(items, answered_ms)
+
+    async def _read(self, entity: str, query: str, *, rows: int = 2000) -> Answered:
+        """Run a query on the feed, with the changes its items track as far as they can be had."""
+        name = companion_of(entity, "feed")
+        if self._ask.now_ms() >= self._untracked.get(entity, 0):
             try:
-                return await self._ask.ask(name, query, deleted=True, rows=rows)
+                whole = query.replace(f" FROM {name}", f", {_CHILDREN} FROM {name}", 1)
+                found = await self._ask.ask(name, whole, deleted=True, rows=rows)
             except QueryRefusedError as error:
-                if error.code not in _REFUSED:
+                if error.code not in REFUSED_PART:
                     raise
+            else:
+                self._untracked.pop(entity, None)
+                return found
             # The answer to the plain question shows whether it was the child relationship that was refused.
-            found = await self._ask.ask(name, plain, deleted=True, rows=rows)
-            self._untracked.add(entity)
+            found = await self._ask.ask(name, query, deleted=True, rows=rows)
+            self._untracked[entity] = self._ask.now_ms() + WHOLE_AGAIN_MS
             return found
-        return await self._ask.ask(name, plain, deleted=True, rows=rows)
+        return await self._ask.ask(name, query, deleted=True, rows=rows)
 
     async def _items(self, entity: str, found: Answered) -> list[FeedItem]:
         name = companion_of(entity, "feed")
@@ -97,14 +118,20 @@ class FeedReads:
         return items
 
     async def _tracked(self, children: Json) -> list[Mapping[str, Json]]:
-        """Return all rows of a child relationship; long ones are cut by the server, and go on elsewhere."""
-        if not isinstance(children, dict):
+        """Return all rows of a child relationship; long ones are cut by the server, and go on elsewhere.
+
+        Raises:
+            SalesforceUnavailableError: not all of them can be had.
+        """
+        if children is None:
             return []
-        records = list(children.get("records") or ())
-        following = children.get("nextRecordsUrl")
-        if children.get("done") is False and isinstance(following, str):
-            records += (await self._ask.following(following)).records
-        return records
+        done, records = (children.get(each) if isinstance(children, dict) else None for each in ("done", "records"))
+        if not isinstance(done, bool) or not isinstance(records, list):
+            raise SalesforceUnavailableError(
+                f"Salesforce sent a feed item whose {TRACKED} are no page of a query",
+                "Check that no proxy answers in Salesforce's place.",
+            )
+        return records if done else [*records, *await self._ask.following(str(children.get("nextRecordsUrl")))]
 
     def _kept(self, name: str, entity: str, item: FeedItem, facts: EntityFacts) -> FeedItem:
         tracked = []

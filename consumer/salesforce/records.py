@@ -18,13 +18,13 @@ from consumer.events import Json
 from consumer.ports import Companion, DeletedIds, FeedPage, HistoryPage, OrgDefault, RowsPage, RulesPage, SharesPage
 from consumer.salesforce import queries
 from consumer.salesforce.bulk import BulkJobs
-from consumer.salesforce.companions import CompanionQueries, companion_of
+from consumer.salesforce.companions import CompanionQueries
 from consumer.salesforce.deletions import deleted_ids
 from consumer.salesforce.describes import Describes
 from consumer.salesforce.feed import FeedReads
 from consumer.salesforce.rest import DATE_MARGIN_MS, RestClient
 from consumer.salesforce.sharing import SharingReads
-from consumer.salesforce.soql import Found, Soql
+from consumer.salesforce.soql import Found, Soql, cursor_gone
 from consumer.tracking.access import Grantee
 from consumer.tracking.history_fields import event_field
 from consumer.tracking.values import EntityFacts, HistoryRow, Row
@@ -53,7 +53,7 @@ class SalesforceRecords:
         self._jobs = jobs
         self._soql = Soql(rest)
         self._describes = Describes(rest)
-        self._companions = CompanionQueries(rest, self._describes)
+        self._companions = CompanionQueries(rest)
         self._sharing = SharingReads(self._companions, policy)
         self._feed = FeedReads(self._companions, self._describes, policy)
 
@@ -190,8 +190,7 @@ class SalesforceRecords:
 
     async def deleted_rules(self, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
         """Return which owner sharing rules were deleted in a span."""
-        self._companions.calls += 1
-        return await deleted_ids(self._rest, companion_of(entity, "rules"), from_ms, to_ms)
+        return await self._companions.deleted(entity, "rules", from_ms, to_ms)
 
     async def grantees(self, ids: Sequence[str]) -> Mapping[str, Grantee]:
         """Resolve users and groups; ids that are unknown or not to be seen are left out."""
@@ -207,8 +206,7 @@ class SalesforceRecords:
 
     async def deleted_feed_items(self, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
         """Return which feed items were deleted in a span."""
-        self._companions.calls += 1
-        return await deleted_ids(self._rest, companion_of(entity, "feed"), from_ms, to_ms)
+        return await self._companions.deleted(entity, "feed", from_ms, to_ms)
 
     async def feed_items(self, entity: str, item_ids: Sequence[str]) -> FeedPage:
         """Read feed items by id, removed ones included."""
@@ -254,7 +252,7 @@ class SalesforceRecords:
     async def _whole(self, entity: str, query: str, *, deleted: bool = True, repair: bool = False) -> Found:
         found = await self._query(entity, query, deleted=deleted, repair=repair)
         if not found.complete:
-            raise SalesforceUnavailableError("A query's cursor was gone before its end", "It is asked again.")
+            raise cursor_gone()
         return found
 
     async def _rows(self, plan: RowPlan, found: Found) -> list[Row]:

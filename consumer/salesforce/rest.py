@@ -137,6 +137,19 @@ class Answer(Generic[T_co]):
     answered_ms: int
 
 
+class Asks(Protocol):
+    """Asks the org's REST API for JSON: :class:`RestClient`, or one that looks on."""
+
+    @property
+    def clock(self) -> OrgClock:
+        """The org's time."""
+        ...
+
+    async def json(self, call: Call) -> Answer[Json]:
+        """Ask; errors as of :meth:`RestClient.ask`."""
+        ...
+
+
 class RestClient:
     """The REST API of the org that the session belongs to.
 

@@ -13,7 +13,8 @@ from consumer.errors import QueryRefusedError
 from consumer.events import Json
 from consumer.ports import OrgDefault, RulesPage, SharesPage
 from consumer.salesforce import queries
-from consumer.salesforce.companions import Answered, CompanionQueries, companion_of, converted
+from consumer.salesforce.companions import REFUSED_PART, Answered, CompanionQueries, companion_of, converted
+from consumer.salesforce.describes import WHOLE_AGAIN_MS
 from consumer.tracking.access import OWNER, Grantee, ShareRow, SharingRule
 
 _USER: Final = "005"
@@ -34,7 +35,7 @@ class SharingReads:
     def __init__(self, ask: CompanionQueries, policy: FieldPolicy) -> None:
         self._ask = ask
         self._policy = policy
-        self._related_name = True
+        self._related_again_ms = 0
 
     # Share rows
 
@@ -82,10 +83,24 @@ class SharingReads:
         return SharesPage(rows, found.asked_ms, found.answered_ms, following)
 
     async def scan(self, entity: str, cursor: str | None, limit: int) -> SharesPage:
-        """Read the next chunk of all rows, ordered by (ParentId, Id)."""
+        """Read the next chunk of all rows, ordered by (ParentId, Id).
+
+        Raises:
+            QueryRefusedError: the cursor is none of ours, or Salesforce will not read the rows in this order.
+        """
         name, columns = companion_of(entity, "shares"), await self._ask.columns(entity, "shares")
         query = queries.select(columns, name, _after(cursor), order=("ParentId", "Id"), limit=limit)
-        found = await self._ask.ask(name, query, rows=limit)
+        try:
+            found = await self._ask.ask(name, query, rows=limit)
+        except QueryRefusedError as error:
+            if error.code not in {"MALFORMED_QUERY", "INVALID_FIELD"}:
+                raise
+            raise QueryRefusedError(
+                f"All rows of {name} can't be read in the order of their ParentId ({error.message})",
+                "Give the integration user Read on that field; until then revocations without an owner change stay "
+                "unknown.",
+                code=error.code,
+            ) from error
         following = None
         if _goes_on(found, limit):
             last = found.records[-1]
@@ -152,27 +167,36 @@ class SharingReads:
         found: dict[str, Grantee] = {}
         for query, _ in queries.id_lists(("Id", "Name"), "User", "Id", users):
             for record in (await self._ask.whole("User", query)).records:
-                found[to_18(str(record["Id"]))] = Grantee("User", record.get("Name"))
+                found[_id("User", record)] = Grantee("User", self._name("User", record.get("Name")))
         for record in await self._groups(groups):
             related = record.get("Related")
             name = record.get("Name") or (related.get("Name") if isinstance(related, dict) else None)
-            kind = record.get("Type")
-            found[to_18(str(record["Id"]))] = Grantee(str(kind or "Group"), name or record.get("DeveloperName"))
+            kind = str(record.get("Type") or "Group")
+            found[_id("Group", record)] = Grantee(kind, self._name("Group", name or record.get("DeveloperName")))
         return found
+
+    def _name(self, entity: str, name: str | None) -> str | None:
+        """Return a name with the policy's rule for names applied, wherever it was found."""
+        kept: str | None = self._policy.apply_values(entity, {"Name": name}).get("Name")
+        return kept
 
     async def _groups(self, ids: Sequence[str]) -> list[Mapping[str, Json]]:
         records: list[Mapping[str, Json]] = []
         for query, _ in queries.id_lists(_GROUP_COLUMNS, "Group", "Id", ids):
-            if self._related_name:
+            wide = query.replace("RelatedId FROM", "RelatedId, Related.Name FROM", 1)
+            refused = self._ask.now_ms() < self._related_again_ms
+            if not refused:
                 try:
-                    wide = query.replace("RelatedId FROM", "RelatedId, Related.Name FROM", 1)
                     records += (await self._ask.whole("Group", wide)).records
-                except QueryRefusedError:
-                    # A role group's own Name is null then; its DeveloperName stands for it.
-                    self._related_name = False
+                except QueryRefusedError as error:
+                    if error.code not in REFUSED_PART:
+                        raise
+                    refused = True
                 else:
                     continue
+            # A role group's own Name is null; its DeveloperName stands for it.
             records += (await self._ask.whole("Group", query)).records
+            self._related_again_ms = self._ask.now_ms() + WHOLE_AGAIN_MS
         return records
 
     # The org-wide default
@@ -196,6 +220,11 @@ def _after(cursor: str | None) -> str:
         raise QueryRefusedError("A cursor of a sweep is not one of ours", "The sweep begins anew.")
     parent, share = (queries.quoted_id(each) for each in found.groups())
     return f"((ParentId = {parent} AND Id > {share}) OR ParentId > {parent})"
+
+
+def _id(name: str, record: Mapping[str, Json]) -> str:
+    found: str = converted(name, lambda each: to_18(each["Id"]), record)
+    return found
 
 
 def _share_row(record: Mapping[str, Json]) -> ShareRow:

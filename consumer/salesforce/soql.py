@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from consumer.errors import QueryRefusedError, SalesforceUnavailableError
 from consumer.events import Json
-from consumer.salesforce.rest import Answer, Call, RestClient
+from consumer.salesforce.rest import Answer, Asks, Call
 
 BATCH_ROWS = range(200, 2001)
 """What ``batchSize`` may ask for; answers may be shorter all the same (REST API guide, "Query Options Header")."""
@@ -26,14 +26,14 @@ class Found:
         total: ``totalSize``.
         answered_ms: the last answer's ``Date`` + 1 s. The rows of earlier answers were read before that, which errs
             towards "this event may be in the row already".
-        answers: how many answers, and so calls, it took.
+        first_answered_ms: the first answer's ``Date`` + 1 s: what was committed after it may be missing.
     """
 
     records: list[Mapping[str, Json]]
     complete: bool
     total: int
     answered_ms: int
-    answers: int = 1
+    first_answered_ms: int
 
 
 class Soql:
@@ -43,7 +43,7 @@ class Soql:
         rest: the org's REST API.
     """
 
-    def __init__(self, rest: RestClient) -> None:
+    def __init__(self, rest: Asks) -> None:
         self._rest = rest
 
     async def run(self, query: str, *, deleted: bool, repair: bool, rows: int = 2000) -> Found:
@@ -61,26 +61,39 @@ class Soql:
         return await self._to_the_end(answer, options, repair=repair)
 
     async def following(self, path: str) -> Found:
-        """Read on at a ``nextRecordsUrl`` that stands inside of a row.
+        """Read to its end what begins at a ``nextRecordsUrl`` that stands inside of a row.
 
         Raises:
-            SalesforceUnavailableError: it leads elsewhere.
+            SalesforceUnavailableError: it leads elsewhere, or the cursor was gone before the end.
         """
         if not path.startswith(_OWN_PATH):
             raise _no_page()
-        return await self._to_the_end(await self._rest.json(Call("GET", path)), {}, repair=False)
+        try:
+            found = await self._to_the_end(await self._rest.json(Call("GET", path)), {}, repair=False)
+        except QueryRefusedError as error:
+            if error.code != "INVALID_QUERY_LOCATOR":
+                raise
+            raise cursor_gone() from error
+        if not found.complete:
+            raise cursor_gone()
+        return found
 
     async def _to_the_end(self, answer: Answer[Json], options: Mapping[str, str], *, repair: bool) -> Found:
         records, following, total = _page(answer)
-        for answers in range(1, _MOST_ANSWERS):
+        first_ms = answer.answered_ms
+        for _ in range(_MOST_ANSWERS):
             if following is None:
-                return Found(records, complete=True, total=total, answered_ms=answer.answered_ms, answers=answers)
+                return Found(
+                    records, complete=True, total=total, answered_ms=answer.answered_ms, first_answered_ms=first_ms
+                )
             try:
                 answer = await self._rest.json(Call("GET", following, headers=options, repair=repair))
             except QueryRefusedError as error:
                 if error.code != "INVALID_QUERY_LOCATOR" or not records:
                     raise
-                return Found(records, complete=False, total=total, answered_ms=answer.answered_ms, answers=answers)
+                return Found(
+                    records, complete=False, total=total, answered_ms=answer.answered_ms, first_answered_ms=first_ms
+                )
             more, following, _ = _page(answer)
             records.extend(more)
         raise _no_page()
@@ -100,6 +113,11 @@ def _page(answer: Answer[Json]) -> tuple[list[Mapping[str, Json]], str | None, i
     if not isinstance(following, str) or not following.startswith(_OWN_PATH):
         raise _no_page()
     return records, following, total
+
+
+def cursor_gone() -> SalesforceUnavailableError:
+    """Return the error of a query whose rows are only good together, and that lost its cursor before the end."""
+    return SalesforceUnavailableError("A query's cursor was gone before its end", "It is asked again.")
 
 
 def _no_page() -> SalesforceUnavailableError:
