@@ -186,6 +186,7 @@ async def test_a_role_group_is_named_by_its_role_and_by_its_own_if_that_is_refus
         bench.clock.observe(NOW_MS + WHOLE_AGAIN_MS + 1_000)
         bench.org.answer(page([group(2, Related={"Name": "Team Oslo"})]))
         assert await records.grantees([ROLE]) == {ROLE: Grantee("Role", "Team Oslo")}
+        assert "Related.Name" in bench.org.asked[-1].soql, "an hour later it is"
 
 
 async def test_groups_that_can_not_be_read_at_all_are_not_taken_for_a_refused_role() -> None:
@@ -196,6 +197,7 @@ async def test_groups_that_can_not_be_read_at_all_are_not_taken_for_a_refused_ro
             await records.grantees([ROLE])
         bench.org.answer(page([group(2, Related={"Name": "Team Oslo"})]))
         assert await records.grantees([ROLE]) == {ROLE: Grantee("Role", "Team Oslo")}
+        assert "Related.Name" in bench.org.asked[-1].soql
 
 
 async def test_a_rule_for_names_hides_the_names_of_users_and_groups() -> None:
@@ -264,6 +266,7 @@ async def test_tracked_changes_that_are_no_page_are_no_answer(tracked: object) -
         bench.org.answer(columns("feed")).answer(page([item(FeedTrackedChanges=tracked)]))
         with pytest.raises(SalesforceUnavailableError):
             await bench.records().feed(SESSION, 0, NOW_MS, None)
+        assert len(bench.org.asked) == 2, "the token follows no address out of the org"
 
 
 async def test_a_feed_without_tracked_changes_is_read_all_the_same_and_says_what_is_missing() -> None:
