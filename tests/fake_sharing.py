@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -20,6 +20,8 @@ from consumer.tracking.values import EntityFacts
 from consumer.upkeep.context import FeedPace, SharingPace
 from tests.delivery_values import ORG, TOPICS
 from tests.fake_org import ENTITY, PACE, SECOND, Durable, FakeOrg, Harness, facts_for
+
+T = TypeVar("T")
 
 SHARING = SharingPace(
     objects=(ENTITY,), poll=60_000, overlap=120_000, settle=20_000, sweep=3_600_000, api_calls_per_day=100_000
@@ -76,6 +78,26 @@ class SharedOrg(FakeOrg):
         self.items[item.item_id] = item
         return item
 
+    def unpost(self, item_id: str, *, purge: bool = False) -> None:
+        """Remove a feed item, into the recycle bin or for good."""
+        self.item_log[item_id] = self.now_ms() // SECOND * SECOND
+        item = self.items.pop(item_id)
+        if not purge:
+            self.items[item_id] = replace(item, deleted=True, stamp_ms=self.item_log[item_id])
+
+    def rule(self, number: int, name: str) -> SharingRule:
+        """Create an owner sharing rule, or give it another name."""
+        stamp = self.now_ms() // SECOND * SECOND
+        values = {"Name": name, "AccessLevel": "Read", "GroupId": QUEUE, "UserOrGroupId": TEAM}
+        rule = SharingRule(f"0Uo{number:012}AAA", values, stamp, REP)
+        self.rules[rule.rule_id] = rule
+        return rule
+
+    def unrule(self, rule_id: str) -> None:
+        """Delete an owner sharing rule."""
+        del self.rules[rule_id]
+        self.rule_log[rule_id] = self.now_ms() // SECOND * SECOND
+
     # RecordSource
 
     async def _asked(self, name: str) -> tuple[int, int]:
@@ -94,15 +116,13 @@ class SharedOrg(FakeOrg):
     ) -> SharesPage:
         asked_ms, answered_ms = await self._asked("shares_modified")
         rows = [row for row in self.shares.values() if from_ms <= (row.modified_ms or 0) < to_ms]
-        rows.sort(key=lambda row: (row.modified_ms or 0, row.share_id))
-        return _page(rows, cursor, self.pages, lambda row: row.share_id, asked_ms, answered_ms)
+        some, following = _page(rows, lambda row: (row.modified_ms or 0, row.share_id), cursor, min(limit, self.pages))
+        return SharesPage(some, asked_ms, answered_ms, following)
 
     async def shares_scan(self, entity: str, cursor: str | None, *, limit: int = 2000) -> SharesPage:
         asked_ms, answered_ms = await self._asked("shares_scan")
-        rows = sorted(self.shares.values(), key=lambda row: (row.record_id, row.share_id))
-        after = [row for row in rows if cursor is None or (row.record_id, row.share_id) > tuple(cursor.split(":"))]
-        some = after[: self.pages]
-        following = f"{some[-1].record_id}:{some[-1].share_id}" if len(after) > len(some) else None
+        rows = self.shares.values()
+        some, following = _page(rows, lambda row: (row.record_id, row.share_id), cursor, min(limit, self.pages))
         return SharesPage(some, asked_ms, answered_ms, following)
 
     async def count_shares(self, entity: str) -> int:
@@ -128,10 +148,8 @@ class SharedOrg(FakeOrg):
     async def feed(self, entity: str, from_ms: int, to_ms: int, cursor: str | None, *, limit: int = 2000) -> FeedPage:
         _, answered_ms = await self._asked("feed")
         items = [item for item in self.items.values() if from_ms <= item.stamp_ms < to_ms]
-        items.sort(key=lambda item: (item.stamp_ms, item.item_id))
-        start = 0 if cursor is None else int(cursor)
-        following = str(start + self.pages) if len(items) > start + self.pages else None
-        return FeedPage(items[start : start + self.pages], answered_ms, following)
+        some, following = _page(items, lambda item: (item.stamp_ms, item.item_id), cursor, min(limit, self.pages))
+        return FeedPage(some, answered_ms, following)
 
     async def deleted_feed_items(self, entity: str, from_ms: int, to_ms: int) -> DeletedIds:
         await self._asked("deleted_feed_items")
@@ -145,18 +163,16 @@ class SharedOrg(FakeOrg):
 
 
 def _page(
-    rows: Sequence[ShareRow],
-    cursor: str | None,
-    limit: int,
-    mark: Callable[[ShareRow], str],
-    asked_ms: int,
-    answered_ms: int,
-) -> SharesPage:
-    marks = [mark(row) for row in rows]
-    start = 0 if cursor is None else marks.index(cursor) + 1
-    some = rows[start : start + limit]
-    following = marks[start + limit - 1] if len(rows) > start + limit else None
-    return SharesPage(some, asked_ms, answered_ms, following)
+    rows: Iterable[T], order: Callable[[T], tuple[int | str, str]], cursor: str | None, limit: int
+) -> tuple[list[T], str | None]:
+    """Return the rows behind a cursor in an order, and the cursor of the last; a row that moves loses no other."""
+    after: tuple[int | str, str] | None = None
+    if cursor is not None:
+        first, _, second = cursor.partition(":")
+        after = (int(first) if first.isdigit() else first, second)
+    rest = sorted((row for row in rows if after is None or order(row) > after), key=order)
+    some = rest[:limit]
+    return some, ":".join(map(str, order(some[-1]))) if len(rest) > limit else None
 
 
 class SharedHarness(Harness):
