@@ -66,8 +66,7 @@ async def check_object(
     rows = f"{entity} rows"
     try:
         fields = await source.describe(entity)
-        counted["rows"] = await source.count(entity)
-        counted["new"] = await source.count(entity, f"CreatedDate >= {_soql_time(now_ms - _DAY_MS)}")
+        counted |= await _counts(source, entity, now_ms)
     except QueryRefusedError as error:
         yield Finding(rows, Level.FAIL, error.message, f"Give the user Read and View All on {entity} ({_SETS}).")
         for name in object_names(entity)[1:]:
@@ -84,6 +83,26 @@ async def check_object(
     yield history
     if entity == METRICS_OF:
         yield await _metrics(source)
+
+
+async def counts(source: RecordSource, entity: str, now_ms: int) -> dict[str, int]:
+    """Return the numbers of an object that is not checked otherwise, as :func:`check_object` tells them; 0 if unknown.
+
+    Args:
+        source: the org's records.
+        entity: object API name.
+        now_ms: the org's time, epoch milliseconds.
+    """
+    counted = {"rows": 0, "new": 0, "history": 0}
+    try:
+        return counted | await _counts(source, entity, now_ms)
+    except ServiceError:
+        return counted  # what is checked of the object tells the fault
+
+
+async def _counts(source: RecordSource, entity: str, now_ms: int) -> dict[str, int]:
+    rows = await source.count(entity)
+    return {"rows": rows, "new": await source.count(entity, f"CreatedDate >= {_soql_time(now_ms - _DAY_MS)}")}
 
 
 def _fields(name: str, plan: RowPlan, schema: EventSchema, fields: Mapping[str, FieldInfo], records: int) -> Finding:

@@ -10,12 +10,14 @@ import orjson
 from consumer.assembly import field_policy
 from consumer.changes.schema import EventSchema, compile_schema
 from consumer.checks.findings import Finding, Level, failed, ok, skipped, warn
-from consumer.checks.objects import calls_finding, check_object, object_names
+from consumer.checks.objects import calls_finding, check_object, counts, object_names
 from consumer.checks.sharing import check_sharing, sharing_names
 from consumer.connections import Salesforce, open_salesforce
 from consumer.delivery.names import entity_of_channel
 from consumer.errors import PubSubError, ServiceError
+from consumer.ports import RecordSource
 from consumer.salesforce.http import HttpAnswer, request
+from consumer.salesforce.rest import Call
 from consumer.salesforce.schemas import SchemaCache
 from consumer.salesforce.session import Session
 from consumer.salesforce.topics import get_topic
@@ -120,12 +122,55 @@ async def _objects(settings: Settings, org: Salesforce, schemas: Mapping[str, Ev
                 readable &= finding.level is not Level.FAIL
                 yield finding
             if readable:
-                async for finding in check_sharing(source, settings, entity, found):
+                async for finding in _companions(settings, org, source, entity, found):
                     yield finding
             else:
                 for name in sharing_names(settings, entity):
                     yield skipped(name, "the object can't be read")
+    async for finding in _uncarried(settings, org, source, found):
+        yield finding
     yield calls_finding(settings, org.governor.usage, found)
+
+
+async def _companions(
+    settings: Settings, org: Salesforce, source: RecordSource, entity: str, found: dict[str, dict[str, int]]
+) -> AsyncIterator[Finding]:
+    enabled = await _feed_enabled(org, entity) if entity in settings.feed.wanted else None
+    async for finding in check_sharing(source, settings, entity, found, feed_enabled=enabled):
+        yield finding
+
+
+async def _uncarried(
+    settings: Settings, org: Salesforce, source: RecordSource, found: dict[str, dict[str, int]]
+) -> AsyncIterator[Finding]:
+    """Yield the findings of objects whose sharing or feed is wanted, and that no channel of one object is of."""
+    channels = [entity_of_channel(topic) for topic in settings.pubsub.topics]
+    groups = (("sharing", settings.sharing), ("feed", settings.feed))
+    wanted = dict.fromkeys(entity for _, group in groups for entity in group.wanted if entity not in channels)
+    for entity in wanted:
+        if None in channels:
+            found[entity] = await counts(source, entity, org.clock.now_ms())
+            async for finding in _companions(settings, org, source, entity, found):
+                yield finding
+            continue
+        for name, group in groups:
+            # The default is there for the channel of the default.
+            if entity in group.wanted and "objects" in group.model_fields_set:
+                yield warn(
+                    f"{entity} {name}",
+                    "not read, because no channel of pubsub.topics carries the object",
+                    f"Add its channel to pubsub.topics, or take it out of {name}.objects.",
+                )
+
+
+async def _feed_enabled(org: Salesforce, entity: str) -> bool | None:
+    """Return whether feed tracking is on (SOAP API guide, DescribeSObjectResult), None if nobody says."""
+    try:
+        answer = await org.rest.json(Call("GET", f"/sobjects/{entity}/describe"))
+    except ServiceError:
+        return None  # the feed itself is asked next, and its finding tells the fault
+    told = answer.body.get("feedEnabled") if isinstance(answer.body, dict) else None
+    return told if isinstance(told, bool) else None
 
 
 async def _topic(org: Salesforce, topic: str, schemas: dict[str, EventSchema]) -> AsyncIterator[Finding]:

@@ -15,12 +15,28 @@ _SWEEPS_AT_LEAST: Final = 0.1
 """Part of the calls that sweeps keep, whatever the rest uses: without sweeps no revocation is found."""
 
 
-def calls_of_sweep(rows: int) -> int:
+def calls_of_sweep(rows: int, page_rows: int = PAGE_ROWS) -> int:
     """Return how many calls one sweep takes: its pages, the count, the org-wide default."""
-    return -(-max(rows, 1) // PAGE_ROWS) + 2
+    return -(-max(rows, 1) // page_rows) + 2
 
 
-def affordable_sweep_ms(rows: int, sweep_ms: int, api_calls_per_day: int, other_calls_per_day: int) -> int:
+def left_for_sweeps(api_calls_per_day: int, other_calls_per_day: int) -> int:
+    """Return how many calls a day sweeps may use: what the rest leaves, and never less than a tenth of all."""
+    return max(api_calls_per_day - other_calls_per_day, _kept_for_sweeps(api_calls_per_day))
+
+
+def is_crowded(api_calls_per_day: int, other_calls_per_day: int) -> bool:
+    """Return whether the rest leaves sweeps less than they keep in any case, so that all together can be too much."""
+    return api_calls_per_day - other_calls_per_day < _kept_for_sweeps(api_calls_per_day)
+
+
+def _kept_for_sweeps(api_calls_per_day: int) -> int:
+    return max(round(api_calls_per_day * _SWEEPS_AT_LEAST), 1)
+
+
+def affordable_sweep_ms(
+    rows: int, sweep_ms: int, api_calls_per_day: int, other_calls_per_day: int, page_rows: int = PAGE_ROWS
+) -> int:
     """Return how far apart sweeps can begin, milliseconds: as wanted, or as far as the calls allow.
 
     Args:
@@ -28,20 +44,20 @@ def affordable_sweep_ms(rows: int, sweep_ms: int, api_calls_per_day: int, other_
         sweep_ms: the interval that is wanted.
         api_calls_per_day: most calls a day for everything that reads shares, rules and feeds.
         other_calls_per_day: what all but sweeps uses of them.
+        page_rows: rows of one page of the sweep (``tracking.chunk_rows``).
     """
-    left = max(api_calls_per_day - other_calls_per_day, round(api_calls_per_day * _SWEEPS_AT_LEAST), 1)
-    return max(sweep_ms, -(-calls_of_sweep(rows) * DAY_MS // left))
+    left = left_for_sweeps(api_calls_per_day, other_calls_per_day)
+    return max(sweep_ms, -(-calls_of_sweep(rows, page_rows) * DAY_MS // left))
 
 
-def polling_calls_per_day(poll_ms: int, feed_poll_ms: int | None) -> int:
+def polling_calls_per_day(poll_ms: int | None, feed_poll_ms: int | None) -> int:
     """Return the calls of polls that find nothing: modified shares and rules, feed items and their delete log.
 
     Args:
-        poll_ms: interval of polls of shares and rules.
+        poll_ms: interval of polls of shares and rules, None for neither.
         feed_poll_ms: interval of feed polls, None for no feed.
     """
-    calls = 2 * DAY_MS // max(poll_ms, 1)
-    return calls + (0 if feed_poll_ms is None else 2 * DAY_MS // max(feed_poll_ms, 1))
+    return sum(2 * DAY_MS // max(each, 1) for each in (poll_ms, feed_poll_ms) if each is not None)
 
 
 def owner_change_calls_per_day(changes_per_day: int, cycle_ms: int) -> int:
