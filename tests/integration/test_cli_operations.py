@@ -130,6 +130,12 @@ def role(service: Service) -> Role:
     return service.health.subscription(CHANNEL).role
 
 
+async def by_events(place: Place) -> list[str]:
+    """Return the ids of changes that events told; on a slow machine ended sessions are read again meanwhile."""
+    ids = [record.headers["ce_id"].decode() for record in await place.changes()]
+    return [each for each in ids if not each.startswith("row:")]
+
+
 async def test_check_status_pause_and_resume(place: Place) -> None:
     code, told = await place.type(check)
     assert (code, told.splitlines()[-1]) == (0, "ready: `session-consumer run`")
@@ -148,10 +154,10 @@ async def test_check_status_pause_and_resume(place: Place) -> None:
         await until(lambda: role(service) is Role.PAUSED)
         await place.publish(2)
         assert (await place.type(status))[0] == 0, "a pause is no trouble"
-        assert len(await place.changes()) == 2
+        assert len(await by_events(place)) == 2
         assert (await place.type(resume))[0] == 0
         await committed(place, 4)
-        assert len(await place.changes()) == 4
+        assert len(await by_events(place)) == 4
     code, told = await place.type(status)
     assert code == 1
     assert "problem: no worker is active" in told
