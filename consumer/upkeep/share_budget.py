@@ -71,4 +71,5 @@ class ShareBudget:
         return min(max(rest_ms, _LEAST_REST_MS), _MOST_REST_MS) * max(1.0, self._context.source.pace_factor)
 
     def _affordable_ms(self, rows: int) -> int:
-        return affordable_sweep_ms(rows, 0, self._pace.api_calls_per_day, round(self.other_calls_per_day))
+        others, page_rows = round(self.other_calls_per_day), self._context.pace.chunk_rows
+        return affordable_sweep_ms(rows, 0, self._pace.api_calls_per_day, others, page_rows)

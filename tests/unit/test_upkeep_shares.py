@@ -12,7 +12,9 @@ from consumer.errors import SalesforceUnavailableError
 from consumer.ports import OrgDefault
 from consumer.tracking.access import ShareCause, SharesDue
 from consumer.tracking.arrivals import SharesRead
+from consumer.tracking.sharing_budget import calls_of_sweep
 from consumer.tracking.values import LedgerEntry, RecordState
+from consumer.upkeep.share_budget import DAY_MS, ShareBudget
 from consumer.upkeep.shares import SharesJob
 from tests.fake_org import ENTITY, HOUR, SECOND, Durable, record_id, running
 from tests.fake_sharing import QUEUE, REP, SHARED, SHARING, TEAM, SharedHarness, SharedOrg
@@ -281,6 +283,16 @@ def test_few_calls_a_day_put_sweeps_further_apart() -> None:
         assert swept(rig) - first > 2 * SHARING.sweep
 
     told_in(story, sharing=replace(SHARING, api_calls_per_day=300))
+
+
+def test_small_pages_make_a_sweep_dearer() -> None:
+    async def main() -> None:
+        rig = SharedHarness(SharedOrg())
+        calls = calls_of_sweep(1_000, rig.context.pace.chunk_rows)
+        pace = replace(SHARING, api_calls_per_day=1)  # what the polls leave is one call a day
+        assert ShareBudget(rig.context, pace).between_ms(1_000) == calls * DAY_MS
+
+    virtual(main())
 
 
 def test_an_org_that_runs_out_of_calls_is_swept_less_often() -> None:
