@@ -167,6 +167,16 @@ class Deployment:
         self.prefix = prefix
         self.topics = tuple(topics)
 
+    async def oracle(self, path: str) -> list[dict[str, Any]]:
+        """Return what the org's oracle says, one object a line.
+
+        Args:
+            path: route behind ``/control/oracle/``, with its query.
+        """
+        async with self.lab.http.get(f"{self.org.addresses['control']}/oracle/{path}") as answer:
+            assert answer.status == 200, await answer.text()
+            return [json.loads(line) for line in (await answer.read()).splitlines() if line]
+
     async def worker(self, crash: str | None = None, **overrides: Mapping[str, Any]) -> Worker:
         """Start a worker.
 

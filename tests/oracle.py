@@ -5,7 +5,6 @@ Judges what images, history and coverage promise. It shares no code with the ser
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -342,11 +341,6 @@ def _coverage(truth: Truth, windows: Sequence[Window], verdict: Verdict) -> None
 
 def _ms(text: str | None) -> int | None:
     return None if text is None else round(datetime.fromisoformat(text).timestamp() * 1000)
-
-
-def parse_lines(body: bytes) -> list[dict[str, Any]]:
-    """Return the objects of an answer with one JSON object per line."""
-    return [json.loads(line) for line in body.splitlines() if line]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from tests.broker import running_broker
 from tests.contract.topic_schemas import kind_of
 from tests.deployment import SESSIONS, Deployment, deployment
 from tests.kafka_reader import ReadRecord
-from tests.oracle import Truth, Verdict, hours_of, judge, judge_hours, parse_lines, read_windows
+from tests.oracle import Truth, Verdict, hours_of, judge, judge_hours, read_windows
 from tests.processes import Worker
 
 ENTITY = "MessagingSession"
@@ -198,20 +198,14 @@ class Life:
         """Ask the org what truly happened."""
         records: dict[str, Any] = {}
         deleted = set()
-        for line in await self._lines(f"records?entity={ENTITY}"):
+        for line in await self._place.oracle(f"records?entity={ENTITY}"):
             if line["deleted"]:
                 deleted.add(line["record_id"])
             else:
                 records[line["record_id"]] = line["image"]
-        changes = await self._lines(f"changes?entity={ENTITY}")
-        losses = await self._lines(f"losses?entity={ENTITY}")
+        changes = await self._place.oracle(f"changes?entity={ENTITY}")
+        losses = await self._place.oracle(f"losses?entity={ENTITY}")
         return Truth(records, frozenset(deleted), changes, losses)
-
-    async def _lines(self, path: str) -> list[dict[str, Any]]:
-        control = self._place.org.addresses["control"]
-        async with self._place.lab.http.get(f"{control}/oracle/{path}") as answer:
-            assert answer.status == 200, await answer.text()
-            return parse_lines(await answer.read())
 
 
 async def run(plan: Plan, bootstrap: str, directory: Path) -> Verdict:

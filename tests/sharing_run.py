@@ -23,7 +23,6 @@ from tests.broker import running_broker
 from tests.contract.topic_schemas import kind_of
 from tests.deployment import SESSIONS, Deployment, deployment
 from tests.kafka_reader import ReadRecord
-from tests.oracle import parse_lines
 from tests.processes import Worker, until
 from tests.sharing_moments import Answers, all_asked, judge_moment, moments
 from tests.sharing_oracle import (
@@ -190,7 +189,7 @@ class Life:
         if self._worker is not None:
             await self._worker.stop()
         records = await self._place.reader.read_settled()
-        lines = await self._lines("shares")
+        lines = await self._place.oracle("shares")
         self._write(records, lines)
         verdict = await asyncio.to_thread(self._judge, records, lines, begun_ms)
         await self._judge_moments(records, lives_of(lines), begun_ms, verdict)
@@ -240,7 +239,7 @@ class Life:
                 }
         self._looked_at = len(records)
         there: dict[str, set[tuple[str, str, str]]] = {}
-        for row in await self._lines("share_rows"):
+        for row in await self._place.oracle("share_rows"):
             there.setdefault(row["parent_id"], set()).add(
                 (row["user_or_group_id"], row["row_cause"], row["access_level"])
             )
@@ -264,17 +263,8 @@ class Life:
                 file.write(json.dumps({**line, "partition": record.partition, "offset": record.offset}) + "\n")
 
     async def _settled(self) -> dict[str, Any]:
-        control = self._place.org.addresses["control"]
-        async with self._place.lab.http.get(f"{control}/oracle/settled") as answer:
-            found: dict[str, Any] = await answer.json(content_type=None)
-            assert answer.status == 200, found
-            return found
-
-    async def _lines(self, path: str) -> list[dict[str, Any]]:
-        control = self._place.org.addresses["control"]
-        async with self._place.lab.http.get(f"{control}/oracle/{path}") as answer:
-            assert answer.status == 200, await answer.text()
-            return parse_lines(await answer.read())
+        (found,) = await self._place.oracle("settled")
+        return found
 
 
 async def run(plan: Plan, bootstrap: str, directory: Path) -> SharingVerdict:
