@@ -14,7 +14,8 @@ from consumer.delivery.headers import iso_utc
 from consumer.emulator.event_schemas import standard_schemas
 from consumer.errors import QueryRefusedError, ServiceError
 from consumer.events import LossWindow
-from consumer.ports import Companion, DeletedIds, Delta, HistoryPage, Offsets, RowsPage
+from consumer.pages import DeletedIds, HistoryPage, RowsPage
+from consumer.ports import Companion, Delta, Offsets
 from consumer.tracking.access import AccessState
 from consumer.tracking.arrivals import (
     COUNTED,

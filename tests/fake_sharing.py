@@ -12,7 +12,7 @@ from consumer.companions import CompanionEncoders, Companions, CompanionTimes
 from consumer.delivery.feed import Feed
 from consumer.delivery.sharing import Sharing
 from consumer.delivery.sharing_rules import SharingRules
-from consumer.ports import DeletedIds, FeedPage, OrgDefault, RulesPage, SharesPage
+from consumer.pages import DeletedIds, FeedPage, OrgDefault, RulesPage, SharesPage
 from consumer.tracking.access import Grantee, ShareRow, SharingRule
 from consumer.tracking.arrivals import Arrival, FeedRead, RulesRead, SettleDue, SharesRead
 from consumer.tracking.feed_values import FeedItem

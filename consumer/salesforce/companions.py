@@ -12,7 +12,8 @@ from typing import Final
 
 from consumer.errors import QueryRefusedError, SalesforceUnavailableError
 from consumer.events import Json
-from consumer.ports import Companion, DeletedIds
+from consumer.pages import DeletedIds
+from consumer.ports import Companion
 from consumer.salesforce import queries
 from consumer.salesforce.counted import CountedRest
 from consumer.salesforce.deletions import deleted_ids

@@ -6,7 +6,7 @@ from consumer.changes.canonical import date_time
 from consumer.changes.record_ids import to_18
 from consumer.changes.row_values import epoch_ms
 from consumer.errors import QueryRefusedError, SalesforceUnavailableError
-from consumer.ports import DeletedIds
+from consumer.pages import DeletedIds
 from consumer.salesforce.queries import name
 from consumer.salesforce.rest import Asks, Call
 

@@ -11,7 +11,7 @@ from consumer.changes.record_ids import to_18
 from consumer.changes.row_values import epoch_ms
 from consumer.errors import QueryRefusedError, SalesforceUnavailableError
 from consumer.events import Json
-from consumer.ports import FeedPage
+from consumer.pages import FeedPage
 from consumer.salesforce import queries
 from consumer.salesforce.companions import (
     REFUSED_PART,

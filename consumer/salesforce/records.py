@@ -15,7 +15,8 @@ from consumer.changes.row_values import epoch_ms, history_value
 from consumer.changes.rows import FieldInfo, RowPlan
 from consumer.errors import QueryRefusedError, SalesforceUnavailableError
 from consumer.events import Json
-from consumer.ports import Companion, DeletedIds, FeedPage, HistoryPage, OrgDefault, RowsPage, RulesPage, SharesPage
+from consumer.pages import DeletedIds, FeedPage, HistoryPage, OrgDefault, RowsPage, RulesPage, SharesPage
+from consumer.ports import Companion
 from consumer.salesforce import queries
 from consumer.salesforce.bulk import BulkJobs
 from consumer.salesforce.companions import CompanionQueries

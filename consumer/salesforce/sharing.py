@@ -11,7 +11,7 @@ from consumer.changes.record_ids import to_18
 from consumer.changes.row_values import epoch_ms
 from consumer.errors import QueryRefusedError
 from consumer.events import Json
-from consumer.ports import OrgDefault, RulesPage, SharesPage
+from consumer.pages import OrgDefault, RulesPage, SharesPage
 from consumer.salesforce import queries
 from consumer.salesforce.companions import REFUSED_PART, Answered, CompanionQueries, companion_of, converted
 from consumer.salesforce.describes import WHOLE_AGAIN_MS

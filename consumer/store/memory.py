@@ -135,10 +135,6 @@ class MemoryStore(OverlayStore):
         seen = self._seen.get((entity, job_id), set())
         return sorted(each for of, each in self._known if of == entity and each > after_id and each not in seen)[:limit]
 
-    def accesses(self, entity: str) -> int:
-        """Return of how many records of an object shares are known."""
-        return sum(of == entity for of, _ in self._known)
-
     def entities(self) -> Sequence[str]:
         """Return the objects that have states."""
         return sorted(entity for entity, ids in self._ids.items() if ids)

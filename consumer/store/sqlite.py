@@ -252,11 +252,6 @@ class SqliteStore(OverlayStore):
         values = {"object": number, "after": after_id, "job": self._job(number, job_id), "limit": limit}
         return [row[0] for row in self._database.rows(tables.UNSEEN_ACCESS, values)]
 
-    def accesses(self, entity: str) -> int:
-        """Return of how many records of an object shares are known."""
-        number = self._database.objects.get(entity)
-        return 0 if number is None else int(self._database.rows(tables.ACCESSES, (number,))[0][0])
-
     def _job(self, number: int, job_id: str) -> int:
         found = self._database.rows(tables.JOB, (number, job_id))
         return found[0][0] if found else 0

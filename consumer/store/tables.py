@@ -85,7 +85,6 @@ SELECT id FROM access WHERE object = :object AND id > :after
 EXCEPT SELECT id FROM seen WHERE job = :job AND id > :after
 ORDER BY id LIMIT :limit
 """
-ACCESSES = "SELECT COUNT(*) FROM access WHERE object = ?"
 ENTITIES = "SELECT entity FROM objects WHERE records > 0 ORDER BY entity"
 RECORDS = "SELECT records FROM objects WHERE entity = ?"
 OFFSETS = "SELECT topic, partition, next FROM offsets"

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from consumer.backoff import Backoff
 from consumer.errors import LoginError, LoginUnavailableError, QueryRefusedError, SalesforceApiError, ServiceError
-from consumer.ports import RowsPage
+from consumer.pages import RowsPage
 from consumer.reactions import policy_for
 from consumer.upkeep.context import Context
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from consumer.errors import QueryRefusedError
 from consumer.events import Json
-from consumer.ports import DeletedIds, FeedPage
+from consumer.pages import DeletedIds, FeedPage
 from consumer.tracking.arrivals import FeedRead, Progress
 from consumer.tracking.feed import FEED_POLL
 from consumer.tracking.feed_values import FeedItem

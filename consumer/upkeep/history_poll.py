@@ -7,7 +7,7 @@ from typing import Final
 
 from consumer.errors import QueryRefusedError
 from consumer.events import Json
-from consumer.ports import HistoryPage
+from consumer.pages import HistoryPage
 from consumer.tracking.arrivals import HistoryRead, Progress, SettleDue
 from consumer.tracking.values import EntityFacts
 from consumer.upkeep.asking import HOUR_MS, RESPITE_S, Asking, Refusals, asked_before_ms, paced, wait

@@ -10,7 +10,7 @@ from typing import Final
 from consumer.changes.rows import RowPlan
 from consumer.errors import QueryRefusedError
 from consumer.events import Json
-from consumer.ports import RowsPage
+from consumer.pages import RowsPage
 from consumer.tracking.arrivals import Closed, Progress, Reconciled
 from consumer.tracking.images import same, whole
 from consumer.tracking.values import RecordState, Row

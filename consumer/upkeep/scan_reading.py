@@ -8,7 +8,7 @@ from typing import Final
 
 from consumer.changes.rows import RowPlan
 from consumer.errors import QueryRefusedError
-from consumer.ports import RowsPage
+from consumer.pages import RowsPage
 from consumer.tracking import refresh
 from consumer.tracking.arrivals import Closed, Progress, RowsRead
 from consumer.tracking.values import RecordState, Row

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from consumer.errors import QueryRefusedError
-from consumer.ports import SharesPage
+from consumer.pages import SharesPage
 from consumer.tracking.access import ShareCause, ShareRow
 from consumer.tracking.arrivals import Closed, Progress, RecordShares, SharesRead
 from consumer.tracking.sharing import SHARES_POLL, SWEEP_WANTED, SWEPT

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from consumer.errors import QueryRefusedError
-from consumer.ports import SharesPage
+from consumer.pages import SharesPage
 from consumer.tracking.access import ShareRow
 from consumer.tracking.arrivals import Closed, RecordShares, SharesRead
 from consumer.upkeep.asking import IDS_A_READ, Asking, Refusals

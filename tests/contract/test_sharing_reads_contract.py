@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from consumer.changes.record_ids import to_18
-from consumer.ports import FeedPage, RecordSource, SharesPage
+from consumer.pages import FeedPage, SharesPage
+from consumer.ports import RecordSource
 from consumer.tracking.access import OWNER, Grantee, ShareRow
 from consumer.tracking.feed_values import FeedItem
 from tests.fake_org import ENTITY

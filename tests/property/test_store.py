@@ -203,7 +203,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert list(self._store.due_shares(ENTITY, 5, 9)) == [key(n) for ms, n in shares if ms <= 5]
         assert set(self._store.unsettled(ENTITY, 9)) == {key(n) for n, each in owed.items() if each.feed}
         assert self._store.records(ENTITY) == len(states)
-        assert self._store.accesses(ENTITY) == len(access_of)
+        assert list(self._store.unseen_access(ENTITY, "none", "", 9)) == [record_id(n) for n in access_of]
         assert list(self._store.unseen(ENTITY, "none", "", 9)) == [record_id(n) for n in states]
         unseen = [record_id(n) for n in access_of if n not in self._seen]
         assert list(self._store.unseen_access(ENTITY, "job", "", 9)) == unseen

@@ -9,7 +9,8 @@ import pytest
 
 from consumer.changes.fields import FieldPolicy
 from consumer.errors import QueryRefusedError, QuotaError, SalesforceUnavailableError
-from consumer.ports import OrgDefault, RecordSource
+from consumer.pages import OrgDefault
+from consumer.ports import RecordSource
 from consumer.salesforce.companions import COLUMNS
 from consumer.salesforce.describes import WHOLE_AGAIN_MS
 from consumer.tracking.access import Grantee

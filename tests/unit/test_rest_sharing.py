@@ -9,7 +9,7 @@ import pytest
 from consumer.changes.fields import FieldPolicy
 from consumer.changes.record_ids import to_18
 from consumer.errors import QueryRefusedError, SalesforceUnavailableError
-from consumer.ports import OrgDefault
+from consumer.pages import OrgDefault
 from consumer.salesforce.companions import companion_of, converted
 from consumer.tracking.access import OWNER, ShareRow
 from tests.unit.test_rest_emulated import Reading, reading

@@ -315,14 +315,14 @@ def test_known_shares_are_kept_like_states(store: MirrorStore) -> None:
     assert found is not None
     assert len(found.shares) == 2
     assert store.offsets() == {(ACCESS, 0): 5, (STATE, 0): 7}
-    assert store.accesses(ENTITY) == 1
+    assert len(store.unseen_access(ENTITY, "none", "", 9)) == 1
     store.remove_access(key(1))
     assert store.access(key(1)) is None
     delta = store.cut()
     assert [record.value for record in delta.records] == [None], "a tombstone"
     store.merge(delta, {})
     assert store.access(key(1)) is None
-    assert store.accesses(ENTITY) == 0
+    assert not store.unseen_access(ENTITY, "none", "", 9)
 
 
 def test_a_cut_keeps_states_ledger_and_shares_apart(store: MirrorStore) -> None:

@@ -314,7 +314,7 @@ def test_known_shares_and_what_is_owed_of_them_are_there_after_a_restart(tmp_pat
     assert found is not None
     assert len(found.shares) == 2
     assert [store.access(key(number)) for number in (2, 9)] == [None, None]
-    assert store.accesses(ENTITY) == 2
+    assert len(store.unseen_access(ENTITY, "none", "", 9)) == 2
     assert list(store.unseen_access(ENTITY, "sweep", "", 9)) == [record_id(3)]
     assert store.due_shares(ENTITY, 5, 9) == [key(4)]
     assert store.unsettled(ENTITY, 9) == [key(5)]
@@ -371,7 +371,6 @@ def test_due_and_unseen_shares_are_found_by_an_index(tmp_path: Path) -> None:
         (tables.SHARES_DUE, (1, 5, 9)),
         (tables.UNSETTLED, (1, 9)),
         (tables.UNSEEN_ACCESS, values),
-        (tables.ACCESSES, (1,)),
     ):
         plan = [row[3] for row in store._database.rows(f"EXPLAIN QUERY PLAN {statement}", given)]
         # Only entries that are due at the same moment are sorted.

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from consumer.delivery.headers import iso_utc
 from consumer.errors import SalesforceUnavailableError
-from consumer.ports import OrgDefault
+from consumer.pages import OrgDefault
 from consumer.tracking.access import ShareCause, SharesDue
 from consumer.tracking.arrivals import SharesRead
 from consumer.tracking.sharing_budget import calls_of_sweep
