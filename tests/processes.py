@@ -343,6 +343,7 @@ async def _first_line(child: Child, name: str) -> dict[str, Any]:
 @asynccontextmanager
 async def running_lab(directory: Path) -> AsyncIterator[Lab]:
     """Hold a lab open."""
+    directory.mkdir(parents=True, exist_ok=True)
     timeout = aiohttp.ClientTimeout(total=LIMIT_S)
     failure: BaseException | None = None
     async with aiohttp.ClientSession(timeout=timeout) as http, asyncio.TaskGroup() as tasks:

@@ -190,7 +190,7 @@ class Life:
             await self._worker.stop()
         records = await self._place.reader.read_settled()
         lines = await self._place.oracle("shares")
-        self._write(records, lines)
+        self._write(records, {"shares": lines, "share_gaps": await self._place.oracle("share_gaps")})
         verdict = await asyncio.to_thread(self._judge, records, lines, begun_ms)
         await self._judge_moments(records, lives_of(lines), begun_ms, verdict)
         return verdict
@@ -253,9 +253,10 @@ class Life:
         judge_facts(lives, told, verdict, patience=self._plan.patience, begun_ms=begun_ms)
         return verdict
 
-    def _write(self, records: Sequence[ReadRecord], lines: list[dict[str, Any]]) -> None:
+    def _write(self, records: Sequence[ReadRecord], truth: Mapping[str, list[dict[str, Any]]]) -> None:
         """Keep both sides of the comparison beside the logs, for a look at what went wrong."""
-        (self._place.lab.directory / "shares.json").write_text(json.dumps(lines), encoding="utf-8")
+        for name, lines in truth.items():
+            (self._place.lab.directory / f"{name}.json").write_text(json.dumps(lines), encoding="utf-8")
         with (self._place.lab.directory / "records.jsonl").open("w", encoding="utf-8") as file:
             for record in records:
                 value = None if record.value is None else json.loads(record.value)
