@@ -256,12 +256,13 @@ class Lab:
     """Starts processes and ends them all at its own end.
 
     Args:
-        directory: where configurations are written.
+        directory: where configurations are written; made if it is not there.
         tasks: owns the readers of the children's output.
         http: asks the children's pages.
     """
 
     def __init__(self, directory: Path, tasks: asyncio.TaskGroup, http: aiohttp.ClientSession) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.tasks = tasks
         self.http = http
@@ -343,7 +344,6 @@ async def _first_line(child: Child, name: str) -> dict[str, Any]:
 @asynccontextmanager
 async def running_lab(directory: Path) -> AsyncIterator[Lab]:
     """Hold a lab open."""
-    directory.mkdir(parents=True, exist_ok=True)
     timeout = aiohttp.ClientTimeout(total=LIMIT_S)
     failure: BaseException | None = None
     async with aiohttp.ClientSession(timeout=timeout) as http, asyncio.TaskGroup() as tasks:
