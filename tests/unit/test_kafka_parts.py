@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import pytest
 from aiokafka import errors as kafka
-from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,12 +18,11 @@ from consumer.errors import (
     ProducerFencedError,
     UsageError,
 )
-from consumer.events import OutboundRecord
 from consumer.kafka.assignor import decode_owned, encode_owned, spread
 from consumer.kafka.connection import Cluster, asking, close_admin, require_checks, translate
 from consumer.kafka.readback import RETENTION_MS, redelivery_since_ms
 from consumer.kafka.reading import stop_consumer
-from consumer.kafka.sink import Subscription, _batches, _offsets
+from consumer.kafka.sink import Subscription, _offsets
 from consumer.kafka.topics import planned_specs, spec_of
 from consumer.settings import KafkaSettings
 
@@ -201,36 +199,3 @@ def test_the_stored_offset_is_behind_the_last_of_several_record_batches() -> Non
     """Whichever answer comes last: with a smaller offset a restart would read again what is stored."""
     sent = [Answer("t", 0, 40), Answer("t", 0, 10), Answer("t", 1, 5), Answer("t", 2, -1)]
     assert _offsets(sent, [3, 30, 1, 7]) == {("t", 0): 43, ("t", 1): 6}
-
-
-class Builders:
-    """The part of a producer that makes record batches, with a small limit."""
-
-    def create_batch(self) -> BatchBuilder:
-        """Return an empty batch."""
-        return BatchBuilder(2_000, 0, is_transactional=1)
-
-
-def appended(records: list[OutboundRecord]) -> list[BatchBuilder]:
-    """Return batches that were filled by the client's own method."""
-    batches = [Builders().create_batch()]
-    for each in records:
-        content = {"timestamp": 7, "key": each.key, "value": each.value, "headers": list(each.headers)}
-        if batches[-1].append(**content) is None:
-            batches.append(Builders().create_batch())
-            assert batches[-1].append(**content) is not None
-    return batches
-
-
-@given(sizes=st.lists(st.none() | st.integers(0, 3_000), min_size=1, max_size=30), headers=st.integers(0, 3))
-def test_batches_are_what_the_client_itself_makes_of_the_records(sizes: list[int | None], headers: int) -> None:
-    """Its builder is filled past a layer of it; a batch is never empty, however large a record is."""
-    named = tuple((f"ce_{number}", b"x" * number) for number in range(headers))
-    records = [OutboundRecord("t", b"key", None if size is None else b"v" * size, named) for size in sizes]
-    made, expected = list(_batches(Builders(), records, 7)), appended(records)
-    assert [each.record_count() for each in made] == [each.record_count() for each in expected]
-    assert all(each.record_count() for each in made)
-    for one, other in zip(made, expected, strict=True):
-        one._set_producer_state(1, 2, 3)
-        other._set_producer_state(1, 2, 3)
-        assert bytes(one._build()) == bytes(other._build())
