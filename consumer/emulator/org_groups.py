@@ -1,8 +1,8 @@
 """Who there is in the emulated org: users, roles, queues and groups, and which groups somebody belongs to.
 
 Facts (Object Reference, "Group", "GroupMember", "UserRole"; Salesforce Help, "Sharing Rule Categories"): a role has a
-group of its own members and one with those of all roles below; public groups may hold other groups; a rule about a
-queue is about the records that the queue owns itself, not about those of its members. Pure.
+group of its own members and one with those of all roles below; public groups may hold other groups, but no queues; a
+rule about a queue is about the records that the queue owns itself, not about those of its members. Pure.
 """
 
 from __future__ import annotations
@@ -171,11 +171,13 @@ class Directory:
         """Put a user or group into a queue or public group; one that is in it stays.
 
         Raises:
-            EmulatorError: the group takes no members, or there is no such user or group.
+            EmulatorError: the group takes no members, there is no such user or group, or it is a queue.
         """
         members = self._members(group_id)
         if member_id not in self.users and member_id not in self.groups:
             raise EmulatorError(f"there is no user or group {member_id}", "Name one of the org's")
+        if member_id in self.groups and self.groups[member_id].kind == QUEUE:
+            raise EmulatorError(f"{member_id} is a queue, which is in no group", "Name a user, role or public group")
         if member_id in members:
             return
         self._member_number += 1

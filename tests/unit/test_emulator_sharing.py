@@ -66,6 +66,8 @@ def test_names_find_users_groups_and_roles_or_say_that_there_is_none() -> None:
         directory.add_member(directory.find("Role:Team_Oslo"), REP)
     with pytest.raises(EmulatorError, match="there is no user or group"):
         directory.add_member(QUEUE, "005nobody")
+    with pytest.raises(EmulatorError, match="is a queue"):
+        directory.add_member(directory.find("Quality"), QUEUE)
     with pytest.raises(EmulatorError, match="there is no user"):
         directory.set_role("005nobody", "")
 

@@ -118,7 +118,7 @@ class Life:
             self.org.sharing.delete_rule(self.rng.choice(sorted(self.org.sharing.rules)), self.now)
 
     def _member(self) -> None:
-        group, member = self.rng.choice(self.groups[:5]), self.rng.choice((*self.groups, *REPS[:14]))
+        group, member = self.rng.choice(self.groups[:5]), self.rng.choice((*self.groups[2:], *REPS[:14]))
         self.org.sharing.add_member(group, member, self.now)
 
     def _leave(self) -> None:
