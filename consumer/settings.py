@@ -274,7 +274,7 @@ class SharingSettings(Group):
     overlap: DurationMs = 5 * 60_000
     """How far each question reaches back, for share rows that were committed late with an older stamp."""
     settle: DurationMs = 30_000
-    """The newest rows left out; and how long after a row was missed a second read decides that it is gone."""
+    """The newest rows left out; and how long after a row was missed it is read again: a third read decides."""
     sweep: DurationMs = Field(default=86_400_000, gt=0)
     """How often all share rows are read, which is what finds revocations."""
     api_calls_per_day: int = Field(default=5_000, ge=1)

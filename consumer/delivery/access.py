@@ -113,6 +113,7 @@ def _share_fields(share: KnownShare, access: AccessState, *, names: bool, modifi
         ("modified_ms", share.modified_ms if modified else None, None),
         ("seen_ms", share.seen_ms, access.as_of_ms),
         ("missing_ms", share.missing_ms, None),
+        ("missed_again_ms", share.missed_again_ms, None),
         # Only for times that no text can tell.
         ("since_ms", None if told else list(share.since), None),
     )
@@ -132,6 +133,7 @@ def _share(fields: InternalFields) -> KnownShare:
         fields.optional_number("modified_ms"),
         fields.number("seen_ms", fields.whole.number("as_of_ms")),
         fields.optional_number("missing_ms"),
+        fields.optional_number("missed_again_ms"),
     )
 
 

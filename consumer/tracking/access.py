@@ -88,6 +88,7 @@ class KnownShare:
             ``as_of_ms`` and a sweep can say more.
         missing_ms: answer time of the first complete read that did not have it, None while it was not missed; then
             ``seen_ms`` alone says until when it was there.
+        missed_again_ms: answer time of the second one that did not have it, a settle time later.
     """
 
     user_or_group_id: str
@@ -99,6 +100,7 @@ class KnownShare:
     modified_ms: int | None = None
     seen_ms: int = 0
     missing_ms: int | None = None
+    missed_again_ms: int | None = None
 
     @property
     def key(self) -> ShareKey:

@@ -3,8 +3,9 @@
 Every fact has an interval in which it happened. It begins when the share is known to have been otherwise (all rows of
 the record were read, a sweep or poll passed it), and ends with the answer that told it; that of an owner's row begins
 with the commit that changed the owner. A recalculation deletes rows and makes them anew (sharing guide), so
-that one reading that does not have a row proves little: gone is what a second one, some time later, misses too, and
-not yet there is what two readings so far apart did not have.
+that one reading that does not have a row proves little. Gone is an owner's row that a second one, some time later,
+misses too, and another row that a third one misses: recalculations can follow one another, and two readings can each
+meet one. Not yet there is what two readings so far apart did not have.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class SharingTracker:
 
     Args:
         states: where accesses and ledger entries are found and put.
-        settle_ms: how long after a row was missed first a second read can confirm that it is gone.
+        settle_ms: how long after a row was missed another read can confirm that it is gone.
         overlap_ms: how far each incremental poll reaches back.
     """
 
@@ -197,7 +198,7 @@ class Comparison:
     Attributes:
         told: what is to be told.
         changed: whether anything that is kept changed.
-        missing: whether a share waits for a second read.
+        missing: whether a share waits for another read.
         cause: what facts are said to come from.
     """
 
@@ -308,8 +309,12 @@ class Comparison:
             self._shares[known.key] = replace(known, seen_ms=seen_ms, missing_ms=missing_ms)
             self.changed = self.missing = True
             return
-        if self._read.asked_ms < known.missing_ms + self._settle_ms:
+        if self._read.asked_ms < (known.missed_again_ms or known.missing_ms) + self._settle_ms:
             self.missing = True
+            return
+        if known.row_cause != OWNER and known.missed_again_ms is None:
+            self._shares[known.key] = replace(known, missed_again_ms=answered_ms)
+            self.changed = self.missing = True
             return
         del self._shares[known.key]
         self.changed = True

@@ -73,7 +73,7 @@ class SharingPace:
         objects: API names of the objects whose sharing is read.
         poll: interval of incremental polls of share rows and rules.
         overlap: how far each reaches back.
-        settle: how old rows must be, and how long after a row was missed a second read decides.
+        settle: how old rows must be, and how long after a row was missed it is read again, until a third read decides.
         sweep: interval of full sweeps.
         api_calls_per_day: most calls for all of this.
     """

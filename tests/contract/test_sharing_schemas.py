@@ -88,6 +88,7 @@ def test_wrong_access_is_refused(fields: dict[str, Any]) -> None:
         {"modified_ms": None},
         {"seen_ms": "1"},
         {"missing_ms": 1.5},
+        {"missed_again_ms": "1"},
         {"since_ms": [None]},
     ],
 )

@@ -31,8 +31,8 @@ HAND = ("005000000000007AAA", "005000000000008AAA")
 _SECOND = 1000
 _THERE_MS = 45_000
 """A poll, or a read after an owner change, comes at least so often here."""
-_AWAY_MS = 150_000
-"""A row that is missed is only gone when a second reading misses it too."""
+_AWAY_MS = 220_000
+"""A row that is missed is only gone when two further readings miss it too."""
 
 
 @dataclass
@@ -191,7 +191,7 @@ def test_every_answer_is_true_or_unknown_inside_of_a_published_interval(seed: in
         world.owed()
         if chance.random() < 0.8:
             world.sweep()
-    for _ in range(3):  # what waits for a second reading gets it
+    for _ in range(3):  # what waits for another reading gets it
         world.pass_time(SETTLE + 5_000, SETTLE + 9_000)
         world.owed()
         world.sweep()

@@ -79,15 +79,15 @@ def test_polls_add_up(poll_ms: int | None, feed_ms: int | None) -> None:
 
 
 @given(st.integers(0, 10_000_000), st.integers(0, DAY_MS))
-def test_owner_changes_never_cost_more_than_a_reading_each(changes: int, cycle_ms: int) -> None:
+def test_owner_changes_never_cost_more_than_three_readings_each(changes: int, cycle_ms: int) -> None:
     calls = owner_change_calls_per_day(changes, cycle_ms)
-    assert 0 <= calls <= 2 * changes + 2 * changes // 200
+    assert 0 <= calls <= 3 * changes + 3 * changes // 200
     assert calls >= 2 * changes // 200
 
 
 @given(SWEEP, st.integers(0, DAY_MS))
-def test_a_revocation_is_told_after_a_sweep_and_a_second_reading(sweep_ms: int, settle_ms: int) -> None:
-    assert worst_revocation_ms(sweep_ms, settle_ms) >= sweep_ms + settle_ms
+def test_a_revocation_is_told_after_a_sweep_and_two_more_readings(sweep_ms: int, settle_ms: int) -> None:
+    assert worst_revocation_ms(sweep_ms, settle_ms) >= sweep_ms + 2 * settle_ms
 
 
 @given(ROWS, st.integers(0, 100_000), st.integers(0, 100_000), st.integers(1, 100_000), PAGE)

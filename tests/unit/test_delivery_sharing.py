@@ -235,6 +235,7 @@ def many(count: int) -> AccessState:
             modified_ms=S0,
             seen_ms=S0 - 5,
             missing_ms=S0,
+            missed_again_ms=S0 + 30_000,
         )
         for number in range(count)
     )
@@ -244,8 +245,8 @@ def many(count: int) -> AccessState:
 def test_what_the_texts_tell_is_not_written_again() -> None:
     value = checked(encode_access(TOPICS, ORG, many(1)))
     assert (value["shares"][0]["since"], value["shares"][0]["since_not_before"]) == ("2026-09-21T14:13:20.000Z", None)
-    assert set(value["shares"][0]) & {"since_ms", "seen_ms", "missing_ms", "modified_ms"} == {
-        *("seen_ms", "missing_ms", "modified_ms"),
+    assert set(value["shares"][0]) & {"since_ms", "seen_ms", "missing_ms", "missed_again_ms", "modified_ms"} == {
+        *("seen_ms", "missing_ms", "missed_again_ms", "modified_ms"),
     }
 
 
