@@ -8,12 +8,19 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import hypothesis
 import pytest
 import structlog
 
 from tests.broker import Broker, BrokerUnavailableError, running_broker
 
 _NO_KAFKA = "no real Kafka: "
+_IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+# A change is judged by the same examples each time; new ones are looked for wherever somebody works.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if _IN_CI:
+    hypothesis.settings.load_profile("ci")
 
 
 def _started(*, secure: bool) -> Iterator[Broker]:
@@ -21,7 +28,7 @@ def _started(*, secure: bool) -> Iterator[Broker]:
         try:
             broker = stack.enter_context(running_broker(secure=secure))
         except BrokerUnavailableError as error:
-            if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+            if _IN_CI:
                 pytest.fail(f"CI must have a real Kafka: {error}", pytrace=False)
             pytest.skip(f"{_NO_KAFKA}{error}")
         yield broker
@@ -44,14 +51,6 @@ def proxied_kafka_broker(request: pytest.FixtureRequest) -> Broker:
     """A broker with a listener for a proxy: ours, or the second one where ``KAFKA_BOOTSTRAP`` names another."""
     broker: Broker = request.getfixturevalue("kafka_broker")
     return broker if broker.proxied else request.getfixturevalue("secure_kafka_broker")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the local stores of workers without a ``state.path`` out of the user's home."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STATE_DIRECTORY", str(tmp_path_factory.mktemp("state")))
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
