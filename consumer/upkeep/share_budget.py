@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from consumer.tracking.sharing import SWEPT
 from consumer.tracking.sharing_budget import affordable_sweep_ms
 from consumer.upkeep.context import Context, SharingPace
+from consumer.upkeep.scope import count
 from consumer.upkeep.sweep_state import Sweep
 
 DAY_MS: Final = 86_400_000
@@ -51,18 +53,14 @@ class ShareBudget:
         """Take note of calls that a sweep made."""
         self._swept_calls += calls
 
-    def between_ms(self, rows: int) -> float:
-        """Return how far apart the beginnings of two sweeps are, milliseconds.
-
-        Args:
-            rows: share rows of the object.
-        """
+    def between_ms(self) -> float:
+        """Return how far apart the beginnings of two sweeps of an object are, milliseconds."""
         wanted_ms = self._pace.sweep * max(1.0, self._context.source.pace_factor)
-        return max(wanted_ms, self._affordable_ms(rows))
+        return max(wanted_ms, self._affordable_ms())
 
-    def least_between_ms(self, rows: int) -> float:
+    def least_between_ms(self) -> float:
         """Return how soon a sweep may follow that a recalculation asks for, milliseconds."""
-        return max(2.0 * self._pace.poll, self._affordable_ms(rows)) * max(1.0, self._context.source.pace_factor)
+        return max(2.0 * self._pace.poll, self._affordable_ms()) * max(1.0, self._context.source.pace_factor)
 
     def chunk_rest_ms(self, sweep: Sweep) -> float:
         """Return how long a sweep rests between two pages, milliseconds of the org's time."""
@@ -70,6 +68,9 @@ class ShareBudget:
         rest_ms = self._pace.sweep / _SWEEP_SHARE / chunks
         return min(max(rest_ms, _LEAST_REST_MS), _MOST_REST_MS) * max(1.0, self._context.source.pace_factor)
 
-    def _affordable_ms(self, rows: int) -> int:
+    def _affordable_ms(self) -> int:
+        """Return how far apart sweeps are if those of all objects share what the calls leave for them."""
         others, page_rows = round(self.other_calls_per_day), self._context.pace.chunk_rows
+        last = [self._context.progress.get(SWEPT + entity) for entity in self._pace.objects]
+        rows = sum(count(state, "rows") for state in last if state is not None)
         return affordable_sweep_ms(rows, 0, self._pace.api_calls_per_day, others, page_rows)

@@ -252,9 +252,9 @@ class SharesJob:
             return ShareCause.BASELINE
         now_ms = context.now_ms()
         since_ms = now_ms - count(last, "begun_ms")
-        if self._recalculations.wants(entity) and since_ms >= self._budget.least_between_ms(count(last, "rows")):
+        if self._recalculations.wants(entity) and since_ms >= self._budget.least_between_ms():
             return ShareCause.RULE_CHANGE
-        return ShareCause.SWEEP if since_ms >= self._budget.between_ms(count(last, "rows")) else None
+        return ShareCause.SWEEP if since_ms >= self._budget.between_ms() else None
 
     async def _note_org_default(self, entity: str) -> None:
         """Keep the org-wide default, which the share rows do not tell, where `timeline` finds it."""

@@ -290,7 +290,19 @@ def test_small_pages_make_a_sweep_dearer() -> None:
         rig = SharedHarness(SharedOrg())
         calls = calls_of_sweep(1_000, rig.context.pace.chunk_rows)
         pace = replace(SHARING, api_calls_per_day=1)  # what the polls leave is one call a day
-        assert ShareBudget(rig.context, pace).between_ms(1_000) == calls * DAY_MS
+        rig.durable.progress[f"swept:{ENTITY}"] = {"rows": 1_000}
+        assert ShareBudget(rig.context, pace).between_ms() == calls * DAY_MS
+
+    virtual(main())
+
+
+def test_sweeps_of_several_objects_share_what_the_calls_leave_for_them() -> None:
+    async def main() -> None:
+        rig = SharedHarness(SharedOrg())
+        calls = calls_of_sweep(3_000, rig.context.pace.chunk_rows)
+        pace = replace(SHARING, objects=(ENTITY, "VoiceCall"), api_calls_per_day=1)
+        rig.durable.progress |= {f"swept:{ENTITY}": {"rows": 1_000}, "swept:VoiceCall": {"rows": 2_000}}
+        assert ShareBudget(rig.context, pace).between_ms() == calls * DAY_MS
 
     virtual(main())
 
