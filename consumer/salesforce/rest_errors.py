@@ -53,7 +53,7 @@ _ADVICE: dict[str, str] = {
     "INVALID_FIELD": f"{_READ[:-1]}, or raise salesforce.api_version.",
     "INVALID_QUERY_LOCATOR": "The query is asked again from the last row read.",
     "INVALID_TYPE": f"{_READ[:-1]}, or raise salesforce.api_version.",
-    "NOT_FOUND": "Check that the object or job exists, and salesforce.api_version.",
+    "NOT_FOUND": "Check that the object or job exists and the API user may see it, and salesforce.api_version.",
 }
 _UNKNOWN = "Look the code up in the REST API guide, or run `session-consumer check`."
 
