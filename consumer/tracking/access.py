@@ -88,7 +88,8 @@ class KnownShare:
             ``as_of_ms`` and a sweep can say more.
         missing_ms: answer time of the first complete read that did not have it, None while it was not missed; then
             ``seen_ms`` alone says until when it was there.
-        missed_again_ms: answer time of the second one that did not have it, a settle time later.
+        missed_again_ms: answer time of the second one that did not have it, a settle time later; that of the first
+            where an owner change explains the loss, so that no third is needed.
     """
 
     user_or_group_id: str

@@ -3,9 +3,9 @@
 Every fact has an interval in which it happened. It begins when the share is known to have been otherwise (all rows of
 the record were read, a sweep or poll passed it), and ends with the answer that told it; that of an owner's row begins
 with the commit that changed the owner. A recalculation deletes rows and makes them anew (sharing guide), so
-that one reading that does not have a row proves little. Gone is an owner's row that a second one, some time later,
-misses too, and another row that a third one misses: recalculations can follow one another, and two readings can each
-meet one. Not yet there is what two readings so far apart did not have.
+that one reading that does not have a row proves little. Gone is what a second one, some time later, misses too, if an
+owner change explains it, and else what a third one misses: recalculations can follow one another, and two readings
+can each meet one. Not yet there is what two readings so far apart did not have.
 """
 
 from __future__ import annotations
@@ -305,14 +305,16 @@ class Comparison:
     def _missed(self, known: KnownShare) -> None:
         answered_ms = self._read.answered_ms
         if known.missing_ms is None:
+            explained = known.row_cause == OWNER or self._owner_changed(known)
             seen_ms, missing_ms = self._bounds.of_loss(known, answered_ms)
-            self._shares[known.key] = replace(known, seen_ms=seen_ms, missing_ms=missing_ms)
+            again_ms = missing_ms if explained else None
+            self._shares[known.key] = replace(known, seen_ms=seen_ms, missing_ms=missing_ms, missed_again_ms=again_ms)
             self.changed = self.missing = True
             return
         if self._read.asked_ms < (known.missed_again_ms or known.missing_ms) + self._settle_ms:
             self.missing = True
             return
-        if known.row_cause != OWNER and known.missed_again_ms is None:
+        if known.missed_again_ms is None:
             self._shares[known.key] = replace(known, missed_again_ms=answered_ms)
             self.changed = self.missing = True
             return

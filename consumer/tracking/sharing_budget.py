@@ -61,14 +61,14 @@ def polling_calls_per_day(poll_ms: int | None, feed_poll_ms: int | None) -> int:
 
 
 def owner_change_calls_per_day(changes_per_day: int, cycle_ms: int) -> int:
-    """Return the calls that owner changes make due: three readings of each record, many together.
+    """Return the calls that owner changes make due: two readings of each record, many together.
 
     Args:
         changes_per_day: owner changes, creations and deletions a day.
         cycle_ms: how often records are read together.
     """
     cycles = DAY_MS // max(cycle_ms, 1)
-    readings = 3 * changes_per_day
+    readings = 2 * changes_per_day
     return min(readings, cycles) + readings // _READ_TOGETHER
 
 

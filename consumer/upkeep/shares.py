@@ -28,6 +28,9 @@ _TURN_S: Final = 2.0
 _AHEAD_MS: Final = 60_000
 """How far behind the org's clock ours may be without a poll missing the newest rows."""
 
+_OWED_A_TURN: Final = 5 * IDS_A_READ
+"""Records that are owed a read and read in one turn: polls and sweeps go on beside a backlog of them."""
+
 _CYCLE_MS: Final = 10_000
 """Records whose owner changed are read together, so often at most."""
 
@@ -101,21 +104,19 @@ class SharesJob:
         context = self._context
         if not self._is_due("owed", entity, min(_CYCLE_MS, self._pace.settle / 2) * self._budget.stretch):
             return False
-        worked = False
-        while True:
-            await context.inbox.settled()
-            ids = [each for _, each in context.store.due_shares(entity, context.now_ms(), IDS_A_READ)]
-            if not ids:
-                return worked
+        await context.inbox.settled()
+        due = [each for _, each in context.store.due_shares(entity, context.now_ms(), _OWED_A_TURN)]
+        for start in range(0, len(due), IDS_A_READ):
+            ids = due[start : start + IDS_A_READ]
             page = await self._asking.ask(lambda ids=ids: context.source.shares_of(entity, ids, repair=False))  # type: ignore[misc]
             await self._hand_over(entity, whole_records(ids, page.rows), page, whole=True, cause=None)
             sweep = self._sweeps.get(entity)
             if sweep is not None:
                 # What is read as a whole meanwhile need not be read by the sweep again, which might never end else.
                 context.store.see(entity, ids, sweep.seen_as)
-            worked = True
-            if len(ids) < IDS_A_READ:
-                return True
+        if len(due) == _OWED_A_TURN:
+            self._due_ms.pop(("owed", entity))  # the rest comes at once, but polls and sweeps have their turn first
+        return bool(due)
 
     async def _hand_over(
         self,

@@ -283,8 +283,9 @@ def hidden(world: World, key: ShareKey, at_ms: int) -> bool:
     """Return whether a moment lies in a stretch that no reading can tell: of a share that came and went, or the like.
 
     A level is told by one reading that has it; that a row is gone for good by three that miss it, some time apart, for
-    recalculations delete rows and make them anew, but by two if it is the owner's. An owner's rows come with events,
-    which tell of them what no reading saw: unless they come after the reading that has what they tell of.
+    recalculations delete rows and make them anew, but by two if it is the owner's or goes with an owner change. An
+    owner's rows come with events, which tell of them what no reading saw: unless they come after the reading that has
+    what they tell of.
     """
     for start, end, level in segments(world, key):
         if end is None or not start <= at_ms < end:

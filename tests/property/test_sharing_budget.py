@@ -79,9 +79,9 @@ def test_polls_add_up(poll_ms: int | None, feed_ms: int | None) -> None:
 
 
 @given(st.integers(0, 10_000_000), st.integers(0, DAY_MS))
-def test_owner_changes_never_cost_more_than_three_readings_each(changes: int, cycle_ms: int) -> None:
+def test_owner_changes_never_cost_more_than_two_readings_each(changes: int, cycle_ms: int) -> None:
     calls = owner_change_calls_per_day(changes, cycle_ms)
-    assert 0 <= calls <= 3 * changes + 3 * changes // 200
+    assert 0 <= calls <= 2 * changes + 2 * changes // 200
     assert calls >= 2 * changes // 200
 
 

@@ -265,8 +265,8 @@ def test_the_arithmetic_of_calls() -> None:
     assert calls_of_sweep(200_000) == 102
     assert polling_calls_per_day(5 * 60_000, 5 * 60_000) == 4 * 288
     assert polling_calls_per_day(5 * 60_000, None) == 2 * 288
-    assert owner_change_calls_per_day(10, 10_000) == 30, "a quiet org asks for each"
-    assert owner_change_calls_per_day(1_000_000, 10_000) == 8_640 + 15_000, "a busy one for 200 at once"
+    assert owner_change_calls_per_day(10, 10_000) == 20, "a quiet org asks for each"
+    assert owner_change_calls_per_day(1_000_000, 10_000) == 8_640 + 10_000, "a busy one for 200 at once"
     assert affordable_sweep_ms(200_000, DAY_MS, 5_000, 1_000) == DAY_MS
     assert affordable_sweep_ms(200_000, HOUR_MS, 2_020, 1_000) == pytest.approx(DAY_MS / 10, rel=0.01)
     assert affordable_sweep_ms(200_000, HOUR_MS, 1_020, 5_000) == DAY_MS, "a tenth is always left for sweeps"

@@ -172,6 +172,18 @@ def test_a_sweep_that_ends_between_the_reads_does_not_move_the_time_a_row_was_la
     assert brief(subject.on_read(whole(owner_row(QUEUE), at=130))) == [("revoked", TEAM, "Read", 10, 132)]
 
 
+def test_a_row_of_a_rule_that_goes_with_an_owner_change_needs_no_third_read() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE, share=1), row(TEAM), at=10))
+    states.put(owned_by(REP))
+    owe(states, changed_owner(50))
+    subject.on_read(whole(owner_row(REP, share=2, at=50), at=54, cause=None))
+    told = subject.on_read(whole(owner_row(REP, share=2, at=50), at=90, cause=None))
+    assert brief(told) == [("revoked", QUEUE, "All", 50, 56), ("revoked", TEAM, "Read", 10, 92)]
+    assert due_of(states) is None
+
+
 def test_an_owner_change_is_one_grant_and_one_revocation_in_the_second_of_the_event() -> None:
     states = SharingStates()
     subject = tracker(states)

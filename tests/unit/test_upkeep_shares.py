@@ -7,6 +7,8 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import pytest
+
 from consumer.delivery.headers import iso_utc
 from consumer.errors import SalesforceUnavailableError
 from consumer.pages import OrgDefault
@@ -208,6 +210,40 @@ def test_a_sweep_does_not_read_again_what_was_read_as_a_whole_meanwhile() -> Non
         await running(SharesJob(rig.context, rig.sharing).run, story())
         assert rig.facts_told().count(("granted", QUEUE, "All", "owner_change")) == 1
         assert [each for each in org.asked if record_id(1) in each] == [(record_id(1),)]
+
+    virtual(main())
+
+
+def test_what_one_turn_leaves_of_a_backlog_is_read_at_once() -> None:
+    async def story(org: SharedOrg, rig: SharedHarness) -> None:
+        await rig.until(lambda: swept(rig) > 0)
+        org.asked.clear()
+        now_ms = org.now_ms()
+        for number in range(1_100):
+            owned(rig, number, SharesDue(now_ms, ShareCause.OWNER_CHANGE, now_ms - 5_000, now_ms - 5_000, 1))
+        await rig.until(lambda: len(org.asked) >= 1)
+        first_ms = org.now_ms()
+        await rig.until(lambda: sum(map(len, org.asked)) >= 1_100)
+        assert org.now_ms() - first_ms < 8 * SECOND
+
+    told_in(story)
+
+
+def test_polls_and_sweeps_go_on_beside_owner_changes_that_come_faster_than_their_rows_are_read() -> None:
+    async def main() -> None:
+        org = SharedOrg()
+        org.share(record_id(1), QUEUE, "Owner", "All", ago_ms=HOUR)
+        rig = SharedHarness(org)
+
+        def always(entity: str, now_ms: int, limit: int) -> list[tuple[int, str]]:
+            return [(now_ms, record_id(number)) for number in range(limit)]
+
+        async def story() -> None:
+            await rig.until(lambda: swept(rig) > 0 and f"poll:shares:{ENTITY}" in rig.durable.progress)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rig.store, "due_shares", always)
+            await running(SharesJob(rig.context, rig.sharing).run, story())
 
     virtual(main())
 
