@@ -156,7 +156,10 @@ class InternalFields:
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a list of texts, empty when it is absent."""
-        return tuple(self._checked(name, item, str) for item in self._checked(name, self._fields.get(name, []), list))
+        found = self._fields.get(name)
+        if found is None and name not in self._fields:
+            return ()
+        return tuple([self._checked(name, item, str) for item in self._checked(name, found, list)])
 
     def one_of(self, name: str, known: tuple[str, ...], usual: str | None = None) -> Any:
         """Return a field that has one of some values, ``usual`` when it is absent."""

@@ -21,6 +21,7 @@ from consumer.tracking.values import HistoryFact, LedgerEntry, Match, Refresh
 _VALUES = ("known", "old_unknown", "truncated_255", "not_stored")
 _ORIGINS = ("change_event", "history_row", "resync")
 _PRECISIONS = ("ms", "s")
+_MATCHES = tuple(Match)
 _REASONS = ("ended", "unknown")
 _CAUSES = tuple(ShareCause)
 _LATER = (
@@ -200,7 +201,7 @@ def _fact(record: InternalRecord, record_id: str, given: Mapping[str, Json]) -> 
         precision=fields.one_of("precision", _PRECISIONS, "ms"),
         changed_by=fields.optional_text("by"),
         origin=fields.one_of("origin", _ORIGINS, "change_event"),
-        match=Match(fields.one_of("match", tuple(Match), "pending")),
+        match=Match(fields.one_of("match", _MATCHES, "pending")),
         history_ids=history_ids,
         event_id=event_id,
         window_id=fields.optional_text("window"),
