@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from consumer.events import ChangeType
@@ -140,9 +141,8 @@ class SharingTracker:
         before = self._states.access(key)
         entry = self._states.ledger(key) or LedgerEntry(*key)
         swept_ms = self._swept_ms.get(read.entity, ())
-        owner = self._owner(key)
         readings = Readings(swept_ms, self._polled_ms.get(read.entity, ()), self._overlap_ms, self._settle_ms)
-        bounds = Bounds(before, entry.shares, readings, owner)
+        bounds = Bounds(before, entry.shares, readings, partial(self._owner, key))
         comparison = Comparison(read, record, before, bounds, self._settle_ms)
         comparison.compare()
         # A sweep that finds everything as it was writes nothing: when it is through, it speaks for all records.

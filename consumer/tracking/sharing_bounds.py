@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from consumer.tracking.access import OWNER, AccessState, KnownShare, ShareRow, SharesDue
@@ -45,13 +46,14 @@ class Bounds:
         before: what was known of the record's shares.
         due: the read that was owed.
         readings: what was read of the object.
-        owner: the record's owner as events tell it, None if nobody knows.
+        owner: returns the record's owner as events tell it, None if nobody knows; asked only where it matters, because
+            its state is mostly not in memory.
     """
 
     __slots__ = ("_before", "_due", "_owner", "_readings")
 
     def __init__(
-        self, before: AccessState | None, due: SharesDue | None, readings: Readings, owner: str | None
+        self, before: AccessState | None, due: SharesDue | None, readings: Readings, owner: Callable[[], str | None]
     ) -> None:
         self._before = before
         self._due = due
@@ -91,11 +93,11 @@ class Bounds:
         """Return the interval in which a share that was not there came to be."""
         start = self._absent_ms(row)
         due = self._due
-        if row.row_cause == OWNER and due is not None and due.last_ms is not None:
-            told = row.user_or_group_id == self._owner and (start is None or due.last_ms >= start - SECOND_MS)
-            if told and start is not None:
-                # Whether a row is there with the commit, or some moments later, is not documented.
-                return self._ordered(max(start, due.last_ms), answered_ms)
+        if row.row_cause != OWNER or start is None or due is None or due.last_ms is None:
+            return self._ordered(start, answered_ms)
+        if due.last_ms >= start - SECOND_MS and row.user_or_group_id == self._owner():
+            # Whether a row is there with the commit, or some moments later, is not documented.
+            start = max(start, due.last_ms)
         return self._ordered(start, answered_ms)
 
     def of_level(self, share: KnownShare, row: ShareRow, answered_ms: int) -> tuple[int | None, int]:
