@@ -139,6 +139,8 @@ class SharingTracker:
     def _on_record(self, read: SharesRead, record: RecordShares) -> list[ShareFact]:
         key = (read.entity, record.record_id)
         before = self._states.access(key)
+        if not read.whole and before is not None and before.complete and has_no_news(before, record, read.grantees):
+            return []  # as most of what polls read again
         entry = self._states.ledger(key) or LedgerEntry(*key)
         swept_ms = self._swept_ms.get(read.entity, ())
         readings = Readings(swept_ms, self._polled_ms.get(read.entity, ()), self._overlap_ms, self._settle_ms)
@@ -292,9 +294,7 @@ class Comparison:
             self.changed = True
             self._tell("level_changed", row.share_id, moved, when, row=row, previous=known.access_level)
             return
-        same = row.share_id == known.share_id and row.modified_ms == known.modified_ms
-        named = known.grantee is not None or self._read.grantees.get(row.user_or_group_id) is None
-        if not same or known.missing_ms is not None or not named:
+        if not is_as_known(known, row, self._read.grantees):
             self._shares[known.key] = self._known(row, known.since)
             self.changed = True
 
@@ -431,6 +431,19 @@ def strongest(rows: Iterable[ShareRow]) -> dict[ShareKey, ShareRow]:
         ):
             found[row.key] = row
     return found
+
+
+def is_as_known(share: KnownShare, row: ShareRow, grantees: Mapping[str, Grantee]) -> bool:
+    """Return whether a row tells nothing of a share, nor of whom it is for."""
+    same = (row.share_id, row.modified_ms, row.access_level) == (share.share_id, share.modified_ms, share.access_level)
+    named = share.grantee is not None or grantees.get(row.user_or_group_id) is None
+    return same and named and share.missing_ms is None
+
+
+def has_no_news(access: AccessState, record: RecordShares, grantees: Mapping[str, Grantee]) -> bool:
+    """Return whether all of some rows of a record are as known."""
+    known = {share.key: share for share in access.shares}
+    return all(row.key in known and is_as_known(known[row.key], row, grantees) for row in record.rows)
 
 
 def cause_of(change: TrackedChange) -> ShareCause | None:

@@ -149,6 +149,24 @@ def test_a_row_that_was_only_away_for_a_moment_was_never_revoked() -> None:
     assert brief(told) == [("revoked", TEAM, "Read", 95, 282)]
 
 
+def test_a_poll_that_shows_a_missed_row_as_it_was_says_that_it_is_there() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE), row(TEAM), at=10))
+    subject.on_read(whole(owner_row(QUEUE), at=60))
+    assert subject.on_read(modified(row(TEAM), at=80)) == []
+    assert known(states).shares[1].missing_ms is None
+
+
+def test_a_poll_owes_all_rows_of_a_record_of_which_a_cut_record_kept_only_some() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE), row(TEAM), at=10))
+    states.put_access(replace(known(states), shares=known(states).shares[:1], complete=False))
+    assert subject.on_read(modified(owner_row(QUEUE), at=80)) == []
+    assert due_of(states) is not None
+
+
 def test_two_recalculations_in_a_row_that_two_readings_meet_revoke_nothing() -> None:
     states = SharingStates()
     subject = tracker(states)
