@@ -26,10 +26,10 @@ from tests.processes import Emulator, Lab, Worker, running_lab, until, worker_co
 
 _ROWS_OF_A_SESSION = 4
 _LIMIT_S = 1_800.0
-_HISTORY_S = 60
-"""How often history is polled, which holds up the stream too."""
-_ALONE_S = float(_HISTORY_S)
-"""How long the stream alone is measured, for comparison: from one history poll to the next."""
+_POLL_S = 60
+"""How often history and modified shares are polled, which holds up the stream too."""
+_ALONE_S = float(_POLL_S)
+"""How long the stream alone is measured, for comparison: with as many polls as a sweep of the same length."""
 _MIB = 1 << 20
 _SOURCES = ("AllInternalUsers", *(f"Queue_{number}" for number in range(1, len(QUEUES) + 1)))
 _TARGETS = ("Supervisors", "Quality", "Specialists")
@@ -143,8 +143,13 @@ class Sweeps:
             batch={"max_age": "100ms", "max_records": 500},
             kafka={"partitions": 6, "session_timeout": "2s", "transaction_timeout": "60s"},
             tracking={"refresh_after": "30s"},
-            history={"poll": f"{_HISTORY_S}s", "settle": "10s", "confirm_within": "5m"},
-            sharing={"sweep": f"{self._sweep_s}s", "api_calls_per_day": 1_000_000},
+            history={"poll": f"{_POLL_S}s", "settle": "10s", "confirm_within": "5m"},
+            sharing={
+                "sweep": f"{self._sweep_s}s",
+                "poll": f"{_POLL_S}s",
+                "overlap": f"{_POLL_S}s",
+                "api_calls_per_day": 1_000_000,
+            },
         )
         self._worker = await self._lab.worker(config)
         await self._worker.has_role("active", 60)
