@@ -14,6 +14,9 @@ DAY_MS: Final = 86_400_000
 _SWEEP_SHARE: Final = 20
 """A sweep shall take a twentieth of the time between two: its rows come in beside the stream."""
 
+_REST_FOR_WORK: Final = 5.0
+"""A sweep rests so many times as long as it works: the stream waits while a page is taken in."""
+
 _LEAST_REST_MS: Final = 100.0
 _MOST_REST_MS: Final = 5_000.0
 _MEASURED_FROM_MS: Final = 600_000
@@ -62,11 +65,17 @@ class ShareBudget:
         """Return how soon a sweep may follow that a recalculation asks for, milliseconds."""
         return max(2.0 * self._pace.poll, self._affordable_ms()) * max(1.0, self._context.source.pace_factor)
 
-    def chunk_rest_ms(self, sweep: Sweep) -> float:
-        """Return how long a sweep rests between two pages, milliseconds of the org's time."""
+    def chunk_rest_ms(self, sweep: Sweep, worked_ms: float) -> float:
+        """Return how long a sweep rests after a page, milliseconds of the org's time.
+
+        Args:
+            sweep: as it stands.
+            worked_ms: how long it took to read the page and to take it in.
+        """
         chunks = max(1, (sweep.total or 0) // self._context.pace.chunk_rows)
         rest_ms = self._pace.sweep / _SWEEP_SHARE / chunks
-        return min(max(rest_ms, _LEAST_REST_MS), _MOST_REST_MS) * max(1.0, self._context.source.pace_factor)
+        spread_ms = min(max(rest_ms, _LEAST_REST_MS), _MOST_REST_MS) * max(1.0, self._context.source.pace_factor)
+        return max(spread_ms, _REST_FOR_WORK * worked_ms)
 
     def _affordable_ms(self) -> int:
         """Return how far apart sweeps are if those of all objects share what the calls leave for them."""

@@ -200,7 +200,8 @@ class SharesJob:
     async def _sweep(self, entity: str) -> bool:
         """Go on with a sweep, or begin one that is due."""
         sweep = self._sweeps.get(entity) or await self._begun(entity)
-        if sweep is None or not self._is_due("chunk", entity, self._budget.chunk_rest_ms(sweep)):
+        began_ms = self._context.now_ms()
+        if sweep is None or not self._is_due("chunk", entity, 0.0):
             return False
         began_rows, began_calls = sweep.rows, self._context.source.sharing_calls
         try:
@@ -210,6 +211,8 @@ class SharesJob:
             self._refusals.note("sweep of shares", entity, error)
             self._due_ms["sweep", entity] = self._context.now_ms() + RESPITE_S * 1000
             return False
+        worked_ms = self._context.now_ms() - began_ms
+        self._due_ms["chunk", entity] = self._context.now_ms() + self._budget.chunk_rest_ms(sweep, worked_ms)
         self._refusals.answered("sweep of shares", entity)
         self._budget.swept(self._context.source.sharing_calls - began_calls)
         observer = self._context.observer

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -212,6 +213,27 @@ def test_a_sweep_does_not_read_again_what_was_read_as_a_whole_meanwhile() -> Non
         assert [each for each in org.asked if record_id(1) in each] == [(record_id(1),)]
 
     virtual(main())
+
+
+def test_a_sweep_rests_longer_than_it_works() -> None:
+    """So that the stream waits for its pages a small part of the time only, however fast they could come."""
+    scans: list[float] = []
+
+    async def main() -> None:
+        org = SharedOrg(pages=3, answer_s=4.0)
+        for number in range(12):
+            org.share(record_id(number), QUEUE, "Owner", "All", ago_ms=HOUR)
+        org.before = lambda name: scans.append(org.now_ms()) if name == "shares_scan" else None
+        rig = SharedHarness(org)
+
+        async def story() -> None:
+            await rig.until(lambda: len(scans) == 4)
+
+        await running(SharesJob(rig.context, rig.sharing).run, story())
+
+    virtual(main())
+    apart = [after - before for before, after in pairwise(scans)]
+    assert min(apart) >= 6 * 4 * SECOND
 
 
 def test_what_one_turn_leaves_of_a_backlog_is_read_at_once() -> None:
