@@ -14,8 +14,11 @@ DAY_MS: Final = 86_400_000
 _SWEEP_SHARE: Final = 20
 """A sweep shall take a twentieth of the time between two: its rows come in beside the stream."""
 
-_REST_FOR_WORK: Final = 5.0
+_REST_FOR_WORK: Final = 4.0
 """A sweep rests so many times as long as it works: the stream waits while a page is taken in."""
+
+_MOST_REST_FOR_WORK_MS: Final = 1_500.0
+"""But not longer than this: it must be faster than new records come."""
 
 _LEAST_REST_MS: Final = 100.0
 _MOST_REST_MS: Final = 5_000.0
@@ -75,7 +78,7 @@ class ShareBudget:
         chunks = max(1, (sweep.total or 0) // self._context.pace.chunk_rows)
         rest_ms = self._pace.sweep / _SWEEP_SHARE / chunks
         spread_ms = min(max(rest_ms, _LEAST_REST_MS), _MOST_REST_MS) * max(1.0, self._context.source.pace_factor)
-        return max(spread_ms, _REST_FOR_WORK * worked_ms)
+        return max(spread_ms, min(_REST_FOR_WORK * worked_ms, _MOST_REST_FOR_WORK_MS))
 
     def _affordable_ms(self) -> int:
         """Return how far apart sweeps are if those of all objects share what the calls leave for them."""

@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 
@@ -19,6 +18,7 @@ from consumer.tracking.sharing_budget import calls_of_sweep
 from consumer.tracking.values import LedgerEntry, RecordState
 from consumer.upkeep.share_budget import DAY_MS, ShareBudget
 from consumer.upkeep.shares import SharesJob
+from consumer.upkeep.sweep_state import Sweep
 from tests.fake_org import ENTITY, HOUR, SECOND, Durable, record_id, running
 from tests.fake_sharing import QUEUE, REP, SHARED, SHARING, TEAM, SharedHarness, SharedOrg
 from tests.fakes import virtual
@@ -217,23 +217,32 @@ def test_a_sweep_does_not_read_again_what_was_read_as_a_whole_meanwhile() -> Non
 
 def test_a_sweep_rests_longer_than_it_works() -> None:
     """So that the stream waits for its pages a small part of the time only, however fast they could come."""
-    scans: list[float] = []
 
     async def main() -> None:
-        org = SharedOrg(pages=3, answer_s=4.0)
-        for number in range(12):
-            org.share(record_id(number), QUEUE, "Owner", "All", ago_ms=HOUR)
-        org.before = lambda name: scans.append(org.now_ms()) if name == "shares_scan" else None
-        rig = SharedHarness(org)
-
-        async def story() -> None:
-            await rig.until(lambda: len(scans) == 4)
-
-        await running(SharesJob(rig.context, rig.sharing).run, story())
+        rig = SharedHarness(SharedOrg())
+        budget = ShareBudget(rig.context, replace(SHARING, sweep=60_000))
+        sweep = Sweep(ENTITY, ShareCause.SWEEP, 0, "", total=1_000_000)
+        assert budget.chunk_rest_ms(sweep, 0.0) == 100.0
+        assert budget.chunk_rest_ms(sweep, 300.0) == 1_200.0
+        assert budget.chunk_rest_ms(sweep, 30_000.0) == 1_500.0, "it must come to its end"
 
     virtual(main())
-    apart = [after - before for before, after in pairwise(scans)]
-    assert min(apart) >= 6 * 4 * SECOND
+
+
+def test_what_a_sweep_works_is_what_its_page_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    worked: list[float] = []
+
+    def noted(_self: ShareBudget, _sweep: Sweep, worked_ms: float) -> float:
+        worked.append(worked_ms)
+        return 0.0
+
+    async def story(org: SharedOrg, rig: SharedHarness) -> None:
+        org.answer_s = 0.7
+        await rig.until(lambda: swept(rig) > 0)
+
+    monkeypatch.setattr(ShareBudget, "chunk_rest_ms", noted)
+    told_in(story)
+    assert 700 <= max(worked) < 2_000
 
 
 def test_what_one_turn_leaves_of_a_backlog_is_read_at_once() -> None:
