@@ -225,6 +225,8 @@ def test_a_sweep_rests_longer_than_it_works() -> None:
         assert budget.chunk_rest_ms(sweep, 0.0) == 100.0
         assert budget.chunk_rest_ms(sweep, 300.0) == 1_200.0
         assert budget.chunk_rest_ms(sweep, 30_000.0) == 1_500.0, "it must come to its end"
+        for late in (replace(sweep, rows=1_000_000), replace(sweep, phase="unseen")):
+            assert budget.chunk_rest_ms(late, 30_000.0) == 100.0, "and new records come as it works"
 
     virtual(main())
 
