@@ -31,6 +31,7 @@ class Proxy:
         self._running: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._connected = asyncio.Event()
         self.address = ""
         self.connections = 0
         self.to_server_s = 0.0
@@ -53,9 +54,15 @@ class Proxy:
     def cut(self) -> int:
         """Reset every connection, both sides; new ones are accepted. Returns how many sockets it were."""
         writers = tuple(self._writers)
+        self._writers.clear()
+        self._connected.clear()
         for writer in writers:
             _reset(writer)
         return len(writers)
+
+    async def connected(self) -> None:
+        """Wait until something is connected, again after a cut: records go on without, as long as some were received."""
+        await self._connected.wait()
 
     def stall(self) -> None:
         """Pass no byte and close nothing, as behind a firewall that forgot the connection; new ones are accepted."""
@@ -78,6 +85,7 @@ class Proxy:
         try:
             from_server, server = await asyncio.open_connection(*self._target)
             self._writers.add(server)
+            self._connected.set()
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pass(reader, server, to_server=True))
                 both.create_task(self._pass(from_server, writer, to_server=False))
@@ -88,6 +96,8 @@ class Proxy:
                 if each is not None:
                     self._writers.discard(each)
                     each.close()
+            if not self._writers:
+                self._connected.clear()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, to_server: bool) -> None:
         """Copy one direction until either side ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ RATE = 150.0
 KAFKA = {"transaction_timeout": "3s", "session_timeout": "2s"}
 """Half of the transaction time-out is for sending, a third for committing: outages are noticed within seconds."""
 CUTS = 4
+
+
+async def cut(proxy: Proxy) -> None:
+    """Cut what is connected, once something is."""
+    async with asyncio.timeout(60.0):
+        await proxy.connected()
+    assert proxy.cut() > 0
 
 
 async def goes_on(place: Deployment, worker: Worker, records: int = 40) -> None:
@@ -49,7 +57,7 @@ async def test_kafka_connections_are_cut(proxied_kafka_broker: Broker, topic_pre
         worker = await place.worker(kafka=KAFKA)
         await goes_on(place, worker)
         for _ in range(CUTS):
-            assert proxy.cut() > 0
+            await cut(proxy)
             await goes_on(place, worker)
         await finish(place, worker)
 
@@ -69,7 +77,7 @@ async def test_kafka_stalls(proxied_kafka_broker: Broker, topic_prefix: str, tmp
         proxy.stall()
         await worker.said(event="generation.failed")
         if ended_by == "cut":
-            assert proxy.cut() > 0
+            await cut(proxy)
         proxy.resume()
         await goes_on(place, worker)
         await finish(place, worker)
@@ -84,7 +92,7 @@ async def test_salesforce_connections_are_cut(kafka_broker: Broker, topic_prefix
         worker = await place.worker(pubsub={"endpoint": proxy.address})
         await goes_on(place, worker)
         for _ in range(CUTS):
-            assert proxy.cut() > 0
+            await cut(proxy)
             await goes_on(place, worker)
         await finish(place, worker)
 
@@ -130,9 +138,9 @@ async def test_slow_lines(proxied_kafka_broker: Broker, topic_prefix: str, tmp_p
         kafka.to_server_s = kafka.to_client_s = salesforce.to_server_s = salesforce.to_client_s = 0.03
         worker = await place.worker(pubsub={"endpoint": salesforce.address}, kafka=KAFKA)
         await goes_on(place, worker)
-        kafka.cut()
+        await cut(kafka)
         await goes_on(place, worker)
-        salesforce.cut()
+        await cut(salesforce)
         await goes_on(place, worker)
         kafka.to_server_s = kafka.to_client_s = salesforce.to_server_s = salesforce.to_client_s = 0.0
         await finish(place, worker)
