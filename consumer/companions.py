@@ -17,6 +17,7 @@ from consumer.tracking.arrivals import FeedRead, Progress, RulesRead, SharesRead
 from consumer.tracking.changes import TrackedChange
 from consumer.tracking.feed import FEED_POLL, FeedTracker
 from consumer.tracking.sharing import SHARES_POLL, SWEEP_WANTED, SWEPT, SharingTracker, cause_of
+from consumer.tracking.sharing_bounds import Sweep
 from consumer.tracking.sharing_rules import RULES, KnownRules, compare
 from consumer.tracking.states import States
 from consumer.tracking.values import EntityFacts, LedgerEntry
@@ -78,7 +79,7 @@ class Companions:
 
     def _restore(self, name: str, state: Mapping[str, Json]) -> None:
         if name.startswith(SWEPT):
-            self._sharing.restore(name.removeprefix(SWEPT), swept_ms=state["began_ms"])
+            self._sharing.restore(name.removeprefix(SWEPT), sweeps=state["sweeps"])
         elif name.startswith(SHARES_POLL):
             self._sharing.restore(name.removeprefix(SHARES_POLL), polled_ms=state["asked_ms"])
         elif name.startswith(FEED_POLL):
@@ -102,11 +103,13 @@ class Companions:
 
     def shares(self, read: SharesRead) -> tuple[list[OutboundRecord], Sequence[Progress]]:
         """Take in share rows; returns records of the ``sharing`` topic, and what must be durable with them."""
-        entity, lately = read.entity, {}
+        entity = read.entity
+        lately: dict[str, dict[str, Json]] = {}
         if read.polled_ms is not None:
             lately[SHARES_POLL + entity] = {"asked_ms": self._sharing.polled(entity, read.polled_ms)}
         if read.swept_from_ms is not None:
-            lately[SWEPT + entity] = {"began_ms": self._sharing.swept(entity, read.swept_from_ms)}
+            sweeps = self._sharing.swept(entity, Sweep(read.swept_from_ms, read.answered_ms))
+            lately[SWEPT + entity] = {"sweeps": [list(each) for each in sweeps]}
         progress = [replace(each, state={**each.state, **lately.get(each.name, {})}) for each in read.progress]
         facts = self._sharing.on_read(read)
         return self._encoders.sharing.records(entity, facts, read.answered_ms), progress

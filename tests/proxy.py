@@ -61,7 +61,7 @@ class Proxy:
         return len(writers)
 
     async def connected(self) -> None:
-        """Wait until something is connected, again after a cut: records go on without, as long as some were received."""
+        """Wait until something is connected, again after a cut: records that were received go on without."""
         await self._connected.wait()
 
     def stall(self) -> None:

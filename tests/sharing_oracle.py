@@ -19,6 +19,9 @@ from tests.kafka_reader import ReadRecord
 Identity: TypeAlias = tuple[str, str, str]
 """Record, grantee, row cause."""
 
+Gaps: TypeAlias = Mapping[Identity, Sequence[tuple[int, int]]]
+"""From when to when a row was away, epoch milliseconds of the org's time."""
+
 _SHOWN = 8
 _ANSWER_MS = 10_000
 _LOOKED_AT = 20
@@ -119,6 +122,14 @@ def lives_of(lines: Iterable[Mapping[str, Any]]) -> dict[Identity, list[Span]]:
     return lives
 
 
+def gaps_of(lines: Iterable[Mapping[str, Any]]) -> Gaps:
+    """Return when recalculations had rows away, from the lines of ``GET /control/oracle/share_gaps``."""
+    gaps: dict[Identity, list[tuple[int, int]]] = defaultdict(list)
+    for line in lines:
+        gaps[line["parent_id"], line["user_or_group_id"], line["row_cause"]].append((line["from_ms"], line["to_ms"]))
+    return gaps
+
+
 def steps_of(spans: Sequence[Span]) -> list[Step]:
     """Return the transitions of one share."""
     steps: list[Step] = []
@@ -186,6 +197,7 @@ def judge_facts(
     *,
     patience: Patience,
     begun_ms: int,
+    gaps: Gaps,
 ) -> None:
     """Match every fact with a transition of the truth, and every transition with a fact.
 
@@ -195,6 +207,7 @@ def judge_facts(
         verdict: takes what was found.
         patience: what no reading can see.
         begun_ms: when the service first looked, epoch milliseconds of the org's time: what ended before is not told.
+        gaps: when recalculations had rows away: one that was away at the first look came when it was back.
     """
     first_looks = _first_looks(lives, told, begun_ms)
     for identity in lives.keys() | told.facts.keys():
@@ -206,7 +219,11 @@ def judge_facts(
         spans = [span for span in lives.get(identity, ()) if span.to_ms is None or span.to_ms > seen_from]
         steps = steps_of(spans)
         verdict.counted["true steps"] += len(steps)
-        _Matching(identity, steps, told.unseen.get(identity[0], ()), verdict, patience).match(facts)
+        came_ms = max(
+            (end for start, end in gaps.get(identity, ()) if start <= first_look and end >= first_look - _ANSWER_MS),
+            default=0,
+        )
+        _Matching(identity, steps, told.unseen.get(identity[0], ()), verdict, patience, came_ms).match(facts)
 
 
 def _first_looks(lives: Mapping[Identity, Sequence[Span]], told: Told, begun_ms: int) -> dict[str, int]:
@@ -238,7 +255,9 @@ class _Matching:
         unseen: Sequence[tuple[int, int]],
         verdict: SharingVerdict,
         patience: Patience,
+        came_ms: int,
     ) -> None:
+        self._came_ms = came_ms
         self._identity = identity
         self._steps = steps
         self._unseen = unseen
@@ -294,9 +313,10 @@ class _Matching:
 
     def _excuse(self, first: Step, second: Step, *, gone: bool) -> None:
         limit_ms = self._patience.away_ms if gone else self._patience.come_and_gone_ms
+        since_ms = first.at_ms if gone else max(first.at_ms, self._came_ms)
         if any(start <= first.at_ms and second.at_ms <= end for start, end in self._unseen):
             self._verdict.counted["flickers inside unseen spans"] += 1
-        elif second.at_ms - first.at_ms <= limit_ms:
+        elif second.at_ms - since_ms <= limit_ms:
             self._verdict.counted["flickers between two readings"] += 1
         else:
             self._fault(f"never told: {first} and {second}")

@@ -30,6 +30,7 @@ from tests.sharing_oracle import (
     Patience,
     SharingVerdict,
     Span,
+    gaps_of,
     judge_facts,
     judge_final,
     lives_of,
@@ -190,8 +191,9 @@ class Life:
             await self._worker.stop()
         records = await self._place.reader.read_settled()
         lines = await self._place.oracle("shares")
-        self._write(records, {"shares": lines, "share_gaps": await self._place.oracle("share_gaps")})
-        verdict = await asyncio.to_thread(self._judge, records, lines, begun_ms)
+        gaps = await self._place.oracle("share_gaps")
+        self._write(records, {"shares": lines, "share_gaps": gaps})
+        verdict = await asyncio.to_thread(self._judge, records, lines, gaps, begun_ms)
         await self._judge_moments(records, lives_of(lines), begun_ms, verdict)
         return verdict
 
@@ -245,12 +247,14 @@ class Life:
             )
         return {key: shares for key, shares in self._access.items() if shares} == there
 
-    def _judge(self, records: Sequence[ReadRecord], lines: list[dict[str, Any]], begun_ms: int) -> SharingVerdict:
+    def _judge(
+        self, records: Sequence[ReadRecord], lines: list[dict[str, Any]], gaps: list[dict[str, Any]], begun_ms: int
+    ) -> SharingVerdict:
         verdict = SharingVerdict()
         lives = lives_of(lines)
         told = read_topics(records, verdict)
         judge_final(lives, told, verdict)
-        judge_facts(lives, told, verdict, patience=self._plan.patience, begun_ms=begun_ms)
+        judge_facts(lives, told, verdict, patience=self._plan.patience, begun_ms=begun_ms, gaps=gaps_of(gaps))
         return verdict
 
     def _write(self, records: Sequence[ReadRecord], truth: Mapping[str, list[dict[str, Any]]]) -> None:

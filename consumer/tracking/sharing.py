@@ -29,7 +29,7 @@ from consumer.tracking.access import (
 )
 from consumer.tracking.arrivals import RecordShares, SharesRead
 from consumer.tracking.changes import TrackedChange
-from consumer.tracking.sharing_bounds import SECOND_MS, Bounds, Readings, contains
+from consumer.tracking.sharing_bounds import SECOND_MS, Bounds, Readings, Sweep, contains
 from consumer.tracking.states import States
 from consumer.tracking.values import Key, LedgerEntry
 
@@ -45,7 +45,7 @@ LastModifiedDate are read and settled) and ``asked_ms`` (when the last ones aske
 
 SWEPT: Final = "swept:"
 """Name of what the last complete sweep was like, before the object; state: ``begun_ms``, ``ended_ms``,
-``rows``, and in ``began_ms`` when the last ones began."""
+``rows``, and in ``sweeps`` when the last ones began and ended."""
 
 SWEEP_WANTED: Final = "sweep-wanted:"
 """Name of a wish for a sweep before its time, before the object; state: ``since_ms``, ``last_ms``."""
@@ -66,19 +66,20 @@ class SharingTracker:
         self._states = states
         self._settle_ms = settle_ms
         self._overlap_ms = overlap_ms
-        self._swept_ms: dict[str, tuple[int, ...]] = {}
+        self._sweeps: dict[str, tuple[Sweep, ...]] = {}
         self._polled_ms: dict[str, tuple[int, ...]] = {}
 
-    def restore(self, entity: str, *, swept_ms: Sequence[int] = (), polled_ms: Sequence[int] = ()) -> None:
+    def restore(self, entity: str, *, sweeps: Iterable[Sequence[int]] = (), polled_ms: Sequence[int] = ()) -> None:
         """Take in how far sweeps and polls of an object had got.
 
         Args:
             entity: the shared object.
-            swept_ms: when the last complete sweeps began, see :meth:`swept`; epoch milliseconds of the org's time.
+            sweeps: when the last complete sweeps began and ended, see :meth:`swept`; epoch milliseconds of the org's
+                time.
             polled_ms: when the last incremental polls asked, see :meth:`polled`.
         """
-        if swept_ms:
-            self._swept_ms[entity] = tuple(swept_ms)
+        if sweeps:
+            self._sweeps[entity] = tuple(Sweep(*each) for each in sweeps)
         if polled_ms:
             self._polled_ms[entity] = tuple(polled_ms)
 
@@ -89,15 +90,13 @@ class SharingTracker:
             entity: the shared object.
             asked_ms: epoch milliseconds of the org's time.
         """
-        return self._two(self._polled_ms.get(entity, ()), asked_ms)
+        apart = [each for each in self._polled_ms.get(entity, ()) if each <= asked_ms - self._settle_ms]
+        return (*apart[-1:], asked_ms)
 
-    def swept(self, entity: str, begun_ms: int) -> tuple[int, ...]:
-        """Return when the last complete sweeps began, once one that began then is taken in: the newest one last."""
-        return self._two(self._swept_ms.get(entity, ()), begun_ms)
-
-    def _two(self, before: Sequence[int], newest_ms: int) -> tuple[int, ...]:
-        apart = [each for each in before if each <= newest_ms - self._settle_ms]
-        return (*apart[-1:], newest_ms)
+    def swept(self, entity: str, sweep: Sweep) -> tuple[Sweep, ...]:
+        """Return the last complete sweeps, once one is taken in: the newest one last."""
+        apart = [each for each in self._sweeps.get(entity, ()) if each.begun_ms <= sweep.begun_ms - self._settle_ms]
+        return (*apart[-1:], sweep)
 
     @staticmethod
     def owed(change: TrackedChange, due: SharesDue | None, by: str | None, *, event: bool) -> SharesDue | None:
@@ -133,7 +132,7 @@ class SharingTracker:
         if read.polled_ms is not None:
             self._polled_ms[read.entity] = self.polled(read.entity, read.polled_ms)
         if read.swept_from_ms is not None:
-            self._swept_ms[read.entity] = self.swept(read.entity, read.swept_from_ms)
+            self._sweeps[read.entity] = self.swept(read.entity, Sweep(read.swept_from_ms, read.answered_ms))
         return told
 
     def _on_record(self, read: SharesRead, record: RecordShares) -> list[ShareFact]:
@@ -142,8 +141,8 @@ class SharingTracker:
         if not read.whole and before is not None and before.complete and has_no_news(before, record, read.grantees):
             return []  # as most of what polls read again
         entry = self._states.ledger(key) or LedgerEntry(*key)
-        swept_ms = self._swept_ms.get(read.entity, ())
-        readings = Readings(swept_ms, self._polled_ms.get(read.entity, ()), self._overlap_ms, self._settle_ms)
+        sweeps = self._sweeps.get(read.entity, ())
+        readings = Readings(sweeps, self._polled_ms.get(read.entity, ()), self._overlap_ms, self._settle_ms)
         bounds = Bounds(before, entry.shares, readings, partial(self._owner, key))
         comparison = Comparison(read, record, before, bounds, self._settle_ms)
         comparison.compare()
@@ -282,8 +281,7 @@ class Comparison:
 
     def _seen(self, known: KnownShare, row: ShareRow) -> None:
         bounds, answered_ms = self._bounds, self._read.answered_ms
-        if known.missing_ms is not None and self._owner_changed(known):
-            # It went and came back with the owner: no recalculation, though the row would look the same.
+        if known.missing_ms is not None and self._came_back(known, row):
             self._tell("revoked", known.share_id, known, self._gone(known, known.missing_ms))
             self._granted(row, bounds.of_grant(row, answered_ms))
             return
@@ -301,6 +299,19 @@ class Comparison:
     def _owner_changed(self, known: KnownShare) -> bool:
         due = self._bounds.due
         return due is not None and due.last_ms is not None and due.last_ms >= known.seen_ms - SECOND_MS
+
+    def _came_back(self, known: KnownShare, row: ShareRow) -> bool:
+        """Return whether a share that was missed went with an owner and came back with the next.
+
+        What a recalculation had away looks the same, but is older than the change, or was gone without one.
+        """
+        due = self._bounds.due
+        if due is None or due.first_ms is None or not self._owner_changed(known):
+            return False
+        if known.row_cause == OWNER:
+            return True
+        went = known.missed_again_ms == known.missing_ms
+        return went and (row.modified_ms is None or row.modified_ms >= due.first_ms - SECOND_MS)
 
     def _missed(self, known: KnownShare) -> None:
         answered_ms = self._read.answered_ms

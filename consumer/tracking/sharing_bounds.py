@@ -17,17 +17,29 @@ def contains(read: SharesRead, commit_ms: int) -> bool:
     return commit_ms + SECOND_MS <= read.asked_ms
 
 
+class Sweep(NamedTuple):
+    """A complete sweep of an object, epoch milliseconds of the org's time.
+
+    Attributes:
+        begun_ms: when it began: what it says of every record is at least as new.
+        ended_ms: when it was through.
+    """
+
+    begun_ms: int
+    ended_ms: int
+
+
 class Readings(NamedTuple):
     """What was read of an object as a whole.
 
     Attributes:
-        swept_ms: when the last complete sweeps began, the newest last.
+        sweeps: the last complete ones, the newest last.
         polled_ms: when the last incremental polls asked, the newest last.
         overlap_ms: how far a poll reaches back.
         settle_ms: how far apart two readings are that prove together what neither proves alone.
     """
 
-    swept_ms: tuple[int, ...]
+    sweeps: tuple[Sweep, ...]
     polled_ms: tuple[int, ...]
     overlap_ms: int
     settle_ms: int
@@ -71,10 +83,12 @@ class Bounds:
         return max([*self._wholes(), *self._created()], default=None)
 
     def _wholes(self) -> list[int]:
-        known = list(self._readings.swept_ms)
-        if self._before is not None and self._before.complete:
-            known.append(self._before.as_of_ms)
-        return known
+        sweeps, before = self._readings.sweeps, self._before
+        if before is None or not before.complete:
+            return [each.begun_ms for each in sweeps]
+        # What is known of the record may be from a sweep, which then is no reading beside it.
+        others = [each.begun_ms for each in sweeps if not each.begun_ms <= before.as_of_ms <= each.ended_ms]
+        return [*others, before.as_of_ms]
 
     def _created(self) -> list[int]:
         due = self._due
@@ -87,7 +101,7 @@ class Bounds:
             return share.seen_ms
         before = self._before
         complete_ms = before.as_of_ms if before is not None and before.complete else 0
-        return max(share.seen_ms, complete_ms, *self._readings.swept_ms)
+        return max(share.seen_ms, complete_ms, *(each.begun_ms for each in self._readings.sweeps))
 
     def of_grant(self, row: ShareRow, answered_ms: int) -> tuple[int | None, int]:
         """Return the interval in which a share that was not there came to be."""
@@ -117,13 +131,18 @@ class Bounds:
         return start, max(answered_ms, start)
 
     def _absent_ms(self, row: ShareRow) -> int | None:
-        """Return when a share was not there for certain, None if nobody ever looked."""
-        wholes, created = self._wholes(), self._created()
-        if not wholes and not created:
-            return None
-        readings = [*wholes, *self._readings.polls_of(row)]
+        """Return when a share was not there for certain, None if that was never seen.
+
+        A reading may have met a recalculation that had the row away, so that it takes two; those leave owners' rows
+        alone. A poll brings what was modified lately: it proves nothing of a record that was never read whole before.
+        """
+        wholes = self._wholes()
+        polls = [each for each in self._readings.polls_of(row) if wholes and each >= min(wholes)]
+        readings = [*wholes, *polls]
         proven = [each for each in readings if each <= max(readings) - self._readings.settle_ms]
-        return max([*created, *(proven or [min(readings)])] if readings else created)
+        if row.row_cause == OWNER and readings and not proven:
+            proven = [min(readings)]
+        return max([*self._created(), *proven], default=None)
 
     @staticmethod
     def _ordered(start: int | None, end: int) -> tuple[int | None, int]:

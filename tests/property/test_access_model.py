@@ -35,6 +35,8 @@ TEAMS = ("00G000000000008AAA", "00G000000000009AAA")
 NOBODY = "005000000000099AAA"
 LEVELS = ("Read", "Edit")
 USER = "005000000000003AAA"
+AMBIGUOUS_MS = 8_000
+"""Rows that a recalculation takes away in the middle of an owner change look as if they had gone with the owner."""
 
 
 class Step(NamedTuple):
@@ -55,27 +57,39 @@ class Seen(NamedTuple):
     answered_ms: int
     whole: bool
     keys: frozenset[ShareKey]
+    away: frozenset[ShareKey]
     taken_ms: int
 
 
 @dataclass
 class Truth:
-    """The rows of the record; ``log`` has times and levels by identity, None for no row."""
+    """The rows of the record.
+
+    Attributes:
+        rows: what a reader sees.
+        away: levels of rows that a recalculation is about to make anew; who has access knows nothing of it.
+        log: times and levels by identity, None for no access.
+    """
 
     rows: dict[ShareKey, ShareRow] = field(default_factory=dict)
+    away: dict[ShareKey, str] = field(default_factory=dict)
     log: dict[ShareKey, list[tuple[int, str | None]]] = field(default_factory=dict)
     shares: int = 0
 
     def put(self, key: ShareKey, level: str, at_ms: int) -> None:
         self.shares += 1
-        before = self.rows.get(key)
+        before = self.rows[key].access_level if key in self.rows else self.away.pop(key, None)
         self.rows[key] = ShareRow(RECORD, f"02c{self.shares:012}AAA", *key, level, at_ms // 1000 * 1000, USER)
-        if before is None or before.access_level != level:
+        if before != level:
             self.log.setdefault(key, []).append((at_ms, level))
 
     def drop(self, key: ShareKey, at_ms: int) -> None:
-        if self.rows.pop(key, None) is not None:
+        row, level = self.rows.pop(key, None), self.away.pop(key, None)
+        if row is not None or level is not None:
             self.log[key].append((at_ms, None))
+
+    def hide(self, key: ShareKey) -> None:
+        self.away[key] = self.rows.pop(key).access_level
 
     def level(self, key: ShareKey, at_ms: int) -> str | None:
         log = self.log.get(key, [])
@@ -99,6 +113,7 @@ class World:
         self.owner = OWNERS[2]
         self.begun_ms: int | None = None
         self.swept_ms: int | None = None
+        self.gapped = False
         self._waiting: list[tuple[int, int, Callable[[], object]]] = []
         self._number = 0
         self._sent_ms = self._read_ms = S0
@@ -148,7 +163,7 @@ class World:
 
     def _transfer(self, step: Step) -> None:
         owner = OWNERS[step.two % len(OWNERS)]
-        if not self.there or owner == self.owner:
+        if not self.there or owner == self.owner or self.truth.away:
             return
         for key in [key for key in self.truth.rows if key[1] in {"Owner", "Manual"}]:
             self.truth.drop(key, self.now_ms)
@@ -159,7 +174,7 @@ class World:
     def _delete(self, step: Step) -> None:
         if self.there:
             self.deleted_ms = self.now_ms
-            for key in list(self.truth.rows):
+            for key in [*self.truth.rows, *self.truth.away]:
                 self.truth.drop(key, self.now_ms)
             self._event("d", "DELETE", None, step.one)
 
@@ -173,20 +188,23 @@ class World:
             self.truth.drop((TEAMS[step.one % 2], ("Manual", "Rule")[step.two % 2]), self.now_ms)
 
     def _recalculate(self, step: Step) -> None:
-        """Delete rule rows and make them anew: at once, or some time later."""
+        """Delete rule rows and make them anew: at once or, but only once, later; it takes two to mislead a reader."""
         if not self.there:
             return
         rows = [(key, row.access_level) for key, row in self.truth.rows.items() if key[1] == "Rule"]
+        lately = any(self.now_ms - commit_ms < AMBIGUOUS_MS for commit_ms, _ in self.events)
+        later = step.one % 2 == 1 and not self.gapped and not lately
+        self.gapped = self.gapped or (later and bool(rows))
         for key, level in rows:
-            if step.one % 2 == 0:
+            if not later:
                 self.truth.put(key, level, self.now_ms)
                 continue
-            self.truth.drop(key, self.now_ms)
-            self._later(self.now_ms + 1 + step.two % (SETTLE // 2), partial(self._come_back, key, level))
+            self.truth.hide(key)
+            self._later(self.now_ms + 1 + step.two % (SETTLE // 2), partial(self._come_back, key))
 
-    def _come_back(self, key: ShareKey, level: str) -> None:
-        if self.there:
-            self.truth.put(key, level, self.now_ms)
+    def _come_back(self, key: ShareKey) -> None:
+        if key in self.truth.away:
+            self.truth.put(key, self.truth.away[key], self.now_ms)
 
     def _event(self, op: Any, kind: str, owner: str | None, delay: int) -> None:
         commit_ms = self.now_ms // 1000 * 1000
@@ -225,10 +243,10 @@ class World:
             read = SharesRead(ENTITY, records, False, ShareCause.INCREMENTAL, asked_ms, answered_ms, polled_ms=asked_ms)
         else:
             read = SharesRead(ENTITY, records, True, cause, asked_ms, answered_ms)
-        keys = frozenset(row.key for row in rows)
+        keys, away = frozenset(row.key for row in rows), frozenset(self.truth.away)
 
         def take_in() -> None:
-            self.reads.append(Seen(moment_ms, asked_ms, answered_ms, not poll, keys, self.now_ms))
+            self.reads.append(Seen(moment_ms, asked_ms, answered_ms, not poll, keys, away, self.now_ms))
             self._take_in(read)
 
         self._later(back_ms, take_in)
@@ -288,6 +306,9 @@ def hidden(world: World, key: ShareKey, at_ms: int) -> bool:
     what they tell of.
     """
     for start, end, level in segments(world, key):
+        if end is None and level is not None and start <= at_ms:
+            whole = [each for each in world.reads if each.whole and start <= each.moment_ms]
+            return bool(whole) and all(key in each.away for each in whole)
         if end is None or not start <= at_ms < end:
             continue
         inside = [each for each in world.reads if start <= each.moment_ms < end]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from consumer.tracking.access import Grantee, ShareCause, SharesDue
+from consumer.tracking.access import Grantee, ShareCause, ShareFact, ShareRow, SharesDue
 from consumer.tracking.arrivals import RecordShares
 from consumer.tracking.changes import TrackedChange
 from consumer.tracking.sharing import READ_AFTER_MS, READ_BY_MS, SharingTracker, strongest, unresolved
@@ -31,6 +31,13 @@ from tests.sharing_values import (
     whole,
 )
 from tests.tracking_values import ENTITY, KEY, RECORD, S0
+
+
+def looked_at(subject: SharingTracker, *at: int, owner: ShareRow | None = None) -> None:
+    """Read the record, which only has its owner's row, in sweeps of a moment."""
+    for second in at:
+        subject.on_read(whole(owner or owner_row(QUEUE), at=second))
+        subject.on_read(replace(whole(at=second + 2, swept_from=second), records=()))
 
 
 def test_a_first_reading_is_the_baseline_and_says_that_nobody_knows_since_when() -> None:
@@ -62,12 +69,50 @@ def test_a_row_made_anew_without_any_change_tells_nothing_but_its_new_id_is_know
     assert known(states).shares[1].share_id == row(TEAM, share=7).share_id
 
 
-def test_a_grant_lies_between_the_last_whole_reading_and_the_answer() -> None:
+def test_a_grant_lies_between_the_last_whole_readings_and_the_answer() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    looked_at(subject, 10, 60)
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=80), at=90))
+    assert brief(told) == [("granted", TEAM, "Read", 10, 92)]
+
+
+def test_one_reading_is_no_proof_that_a_row_was_not_there_but_for_an_owners() -> None:
+    """A recalculation may have had the row away just then, and makes it anew; it leaves owners' rows alone."""
     states = SharingStates()
     subject = tracker(states)
     subject.on_read(whole(owner_row(QUEUE), at=10))
-    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=40), at=60))
-    assert brief(told) == [("granted", TEAM, "Read", 10, 62)]
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=12), owner_row(REP, at=40), at=60))
+    assert brief(told) == [("granted", TEAM, "Read", None, 62), ("granted", REP, "All", 10, 62)]
+
+
+def test_a_sweep_and_what_it_read_of_the_record_are_one_reading() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE), at=90))
+    subject.on_read(replace(whole(at=120, swept_from=10), records=()))
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=92), at=240))
+    assert brief(told) == [("granted", TEAM, "Read", None, 242)]
+
+
+def test_a_sweep_that_was_through_before_the_record_was_read_is_another_reading() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(replace(whole(at=20, swept_from=10), records=()))
+    subject.on_read(whole(owner_row(QUEUE), at=90))
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=92), at=240))
+    assert brief(told) == [("granted", TEAM, "Read", 10, 242)]
+
+
+def test_polls_from_before_the_first_whole_reading_prove_nothing() -> None:
+    """They brought what was modified lately; the row is only as new as it looks because it was made anew."""
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(modified(at=20, polled=20))
+    subject.on_read(modified(at=60, polled=60))
+    subject.on_read(whole(owner_row(QUEUE), at=100))
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=102), at=110))
+    assert brief(told) == [("granted", TEAM, "Read", None, 112)]
 
 
 def test_a_complete_sweep_speaks_for_all_records_from_its_beginning() -> None:
@@ -98,7 +143,7 @@ def test_a_row_that_is_older_than_the_polls_reach_is_not_narrowed() -> None:
     """It came late, and the poll could not have seen it."""
     states = SharingStates()
     subject = tracker(states)
-    subject.on_read(whole(owner_row(QUEUE), at=10))
+    looked_at(subject, 10, 60)
     subject.on_read(modified(at=930, polled=920))
     subject.on_read(modified(at=1000, polled=970))
     told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=600), at=1100))
@@ -200,6 +245,44 @@ def test_a_row_of_a_rule_that_goes_with_an_owner_change_needs_no_third_read() ->
     told = subject.on_read(whole(owner_row(REP, share=2, at=50), at=90, cause=None))
     assert brief(told) == [("revoked", QUEUE, "All", 50, 56), ("revoked", TEAM, "Read", 10, 92)]
     assert due_of(states) is None
+
+
+def test_a_row_that_went_with_an_owner_and_came_back_with_the_next_was_revoked_and_granted() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    looked_at(subject, 10)
+    subject.on_read(whole(owner_row(QUEUE), row(TEAM), at=12))
+    told = went_at_50_and_back(subject, states, row(TEAM, share=2, at=60), changed=True)
+    assert brief(told) == [("revoked", TEAM, "Read", 12, 66), ("granted", TEAM, "Read", 10, 66)]
+
+
+@pytest.mark.parametrize(
+    ("back", "changed"),
+    [(row(TEAM, share=2, at=57), True), (row(TEAM, share=2, at=60), False)],
+    ids=["older than the change that may have brought it", "gone without a change"],
+)
+def test_a_row_that_a_recalculation_had_away_beside_an_owner_change_was_never_revoked(
+    back: ShareRow, changed: bool
+) -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE), row(TEAM), at=12))
+    assert went_at_50_and_back(subject, states, back, changed=changed) == []
+
+
+def went_at_50_and_back(
+    subject: SharingTracker, states: SharingStates, back: ShareRow, *, changed: bool
+) -> list[ShareFact]:
+    """Miss the team's row, maybe after an owner change, and return what its coming back after another one tells."""
+    if changed:
+        owe(states, changed_owner(50))
+    subject.on_read(whole(owner_row(QUEUE), at=54, cause=None))
+    owe(states, changed_owner(60))
+    return [
+        fact
+        for fact in subject.on_read(whole(owner_row(QUEUE), back, at=64, cause=None))
+        if fact.user_or_group_id == TEAM
+    ]
 
 
 def test_an_owner_change_is_one_grant_and_one_revocation_in_the_second_of_the_event() -> None:
@@ -420,10 +503,10 @@ def test_the_id_of_a_fact_does_not_depend_on_when_it_was_read() -> None:
 def test_where_the_time_of_a_row_may_not_be_read_everything_else_is_told() -> None:
     states = SharingStates()
     subject = tracker(states)
-    subject.on_read(whole(replace(owner_row(QUEUE), modified_ms=None, modified_by=None), at=10))
+    looked_at(subject, 10, 50, owner=replace(owner_row(QUEUE), modified_ms=None, modified_by=None))
     bare = replace(row(TEAM), modified_ms=None, modified_by=None)
-    told = subject.on_read(whole(replace(owner_row(QUEUE), modified_ms=None, modified_by=None), bare, at=60))
-    assert brief(told) == [("granted", TEAM, "Read", 10, 62)]
+    told = subject.on_read(whole(replace(owner_row(QUEUE), modified_ms=None, modified_by=None), bare, at=90))
+    assert brief(told) == [("granted", TEAM, "Read", 10, 92)]
     assert told[0].changed_by is None
 
 

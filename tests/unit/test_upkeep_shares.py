@@ -151,10 +151,10 @@ def test_after_a_restart_the_last_sweep_still_says_since_when_a_share_may_be_the
         durable = Durable()
         rig = SharedHarness(org, durable)
         await running(SharesJob(rig.context, rig.sharing).run, rig.until(lambda: swept(rig) > 0))
-        org.share(record_id(2), TEAM, "Manual")
+        org.share(record_id(2), QUEUE, "Owner", "All")
         again = SharedHarness(org, durable)
         await running(SharesJob(again.context, again.sharing).run, again.until(lambda: bool(again.facts_told())))
-        assert again.facts_told() == [("granted", TEAM, "Read", "incremental")]
+        assert again.facts_told() == [("granted", QUEUE, "All", "incremental")]
         assert again.records["sharing"][0]["not_before"] is not None
 
     virtual(main())
