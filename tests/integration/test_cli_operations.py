@@ -48,6 +48,8 @@ bootstrap_servers = "{bootstrap}"
 topic_prefix = "{prefix}"
 partitions = 2
 session_timeout = "3s"
+[history]
+settle = "1h"
 [state]
 path = "{state}"
 [service]

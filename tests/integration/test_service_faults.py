@@ -153,7 +153,8 @@ async def test_a_flood_halts_before_its_first_event(kafka_broker: Broker, topic_
 async def test_a_refused_schema_is_retried(kafka_broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
     """Events of a refused schema wait in quarantine; `quarantine retry` sends them and closes their windows."""
     async with deployment(tmp_path, kafka_broker.bootstrap, topic_prefix, scenario()) as place:
-        worker = await place.worker()
+        # A repair waits for history to pass the windows' end, and would else close them before the retry.
+        worker = await place.worker(history={"settle": "1h"})
         await worker.has_role("active")
         await create(place, 3)
         await place.committed()
