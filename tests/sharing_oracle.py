@@ -230,19 +230,22 @@ def _first_looks(lives: Mapping[Identity, Sequence[Span]], told: Told, begun_ms:
     """Return by record when it was first read, if that was not when the service began.
 
     A record that was there before, and that the first sweep did not have (its newest rows were not visible yet), was
-    first read when the first fact about it ends. One of which nothing was told at all may have gone before the first
-    sweep came to it, so no later than the last baseline.
+    first read when the first fact about it ends; likewise one of which something is told that may always have been so.
+    One of which nothing was told at all may have gone before the first sweep came to it, so no later than the last
+    baseline.
     """
-    there_before = {identity[0] for identity, spans in lives.items() if spans[0].from_ms < begun_ms}
-    baselines: dict[str, int] = {}
-    earliest: dict[str, int] = {}
+    first_looks: dict[str, int] = {}
+    always: set[str] = set()
+    through_ms = begun_ms
     for (record_id, *_), facts in told.facts.items():
         for fact in facts:
-            earliest[record_id] = min(fact.to_ms, earliest.get(record_id, fact.to_ms))
+            first_looks[record_id] = min(fact.to_ms, first_looks.get(record_id, fact.to_ms))
             if fact.from_ms is None:
-                baselines[record_id] = min(fact.to_ms, baselines.get(record_id, fact.to_ms))
-    through_ms = max(baselines.values(), default=begun_ms)
-    return {record_id: earliest.get(record_id, through_ms) for record_id in there_before} | baselines
+                always.add(record_id)
+            if fact.cause == "baseline":
+                through_ms = max(through_ms, fact.to_ms)
+    there_before = {identity[0] for identity, spans in lives.items() if spans[0].from_ms < begun_ms}
+    return {record_id: first_looks.get(record_id, through_ms) for record_id in there_before | always}
 
 
 class _Matching:

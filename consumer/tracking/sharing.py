@@ -210,6 +210,7 @@ class Comparison:
         "_record",
         "_settle_ms",
         "_shares",
+        "_unsure_ms",
         "cause",
         "changed",
         "missing",
@@ -225,6 +226,7 @@ class Comparison:
         self._before = before
         self._bounds = bounds
         self._shares: dict[ShareKey, KnownShare] = {} if before is None else {each.key: each for each in before.shares}
+        self._unsure_ms: int | None = None
         self.cause = self._told_cause()
         self.told: list[ShareFact] = []
         self.changed = False
@@ -261,6 +263,8 @@ class Comparison:
         if self._read.whole:
             for key in [key for key in self._shares if key not in rows]:
                 self._missed(self._shares[key])
+        if self._unsure_ms is not None:
+            self._unseen(self._unsure_ms, self._read.answered_ms)
 
     def after(self) -> AccessState:
         """Return what is known of the record's shares now."""
@@ -282,9 +286,12 @@ class Comparison:
     def _seen(self, known: KnownShare, row: ShareRow) -> None:
         bounds, answered_ms = self._bounds, self._read.answered_ms
         if known.missing_ms is not None and self._came_back(known, row):
-            self._tell("revoked", known.share_id, known, self._gone(known, known.missing_ms))
-            self._granted(row, bounds.of_grant(row, answered_ms))
-            return
+            if known.row_cause == OWNER:
+                self._tell("revoked", known.share_id, known, self._gone(known, known.missing_ms))
+                self._granted(row, bounds.of_grant(row, answered_ms))
+                return
+            # It went and came back with the owner, or a recalculation had it away just then: nothing tells which.
+            self._unsure_ms = min(self._unsure_ms or known.seen_ms, known.seen_ms)
         if row.access_level != known.access_level:
             when = bounds.of_level(known, row, answered_ms)
             moved = self._known(row, when)
@@ -301,9 +308,9 @@ class Comparison:
         return due is not None and due.last_ms is not None and due.last_ms >= known.seen_ms - SECOND_MS
 
     def _came_back(self, known: KnownShare, row: ShareRow) -> bool:
-        """Return whether a share that was missed went with an owner and came back with the next.
+        """Return whether a share that was missed may have gone with an owner and have come back with the next.
 
-        What a recalculation had away looks the same, but is older than the change, or was gone without one.
+        What is older than the change, or was gone without one, a recalculation had away.
         """
         due = self._bounds.due
         if due is None or due.first_ms is None or not self._owner_changed(known):
@@ -368,13 +375,15 @@ class Comparison:
         due, read = self._bounds.due, self._read
         if due is None or due.changes < 2 or due.first_ms is None or due.last_ms is None:
             return
-        first_ms, last_ms = due.first_ms, due.last_ms + SECOND_MS
-        record_id = self._record.record_id
         # A read that may not have the last change is followed by another, which may tell of the same span once more.
         early = "" if contains(read, due.last_ms) else f":{read.asked_ms}"
+        self._unseen(due.first_ms, due.last_ms + SECOND_MS, early)
+
+    def _unseen(self, first_ms: int, last_ms: int, again: str = "") -> None:
+        record_id, due = self._record.record_id, self._bounds.due
         self.told.append(
             ShareFact(
-                fact_id=f"unseen:{record_id}:{first_ms}:{last_ms}{early}",
+                fact_id=f"unseen:{record_id}:{first_ms}:{last_ms}{again}",
                 kind="unseen",
                 record_id=record_id,
                 share_id=None,
@@ -386,8 +395,8 @@ class Comparison:
                 not_before_ms=first_ms,
                 not_after_ms=last_ms,
                 modified_ms=None,
-                changed_by=due.by,
-                observed_ms=read.answered_ms,
+                changed_by=None if due is None else due.by,
+                observed_ms=self._read.answered_ms,
                 cause=self.cause,
             )
         )

@@ -35,8 +35,6 @@ TEAMS = ("00G000000000008AAA", "00G000000000009AAA")
 NOBODY = "005000000000099AAA"
 LEVELS = ("Read", "Edit")
 USER = "005000000000003AAA"
-AMBIGUOUS_MS = 8_000
-"""Rows that a recalculation takes away in the middle of an owner change look as if they had gone with the owner."""
 
 
 class Step(NamedTuple):
@@ -163,7 +161,7 @@ class World:
 
     def _transfer(self, step: Step) -> None:
         owner = OWNERS[step.two % len(OWNERS)]
-        if not self.there or owner == self.owner or self.truth.away:
+        if not self.there or owner == self.owner:
             return
         for key in [key for key in self.truth.rows if key[1] in {"Owner", "Manual"}]:
             self.truth.drop(key, self.now_ms)
@@ -192,8 +190,7 @@ class World:
         if not self.there:
             return
         rows = [(key, row.access_level) for key, row in self.truth.rows.items() if key[1] == "Rule"]
-        lately = any(self.now_ms - commit_ms < AMBIGUOUS_MS for commit_ms, _ in self.events)
-        later = step.one % 2 == 1 and not self.gapped and not lately
+        later = step.one % 2 == 1 and not self.gapped
         self.gapped = self.gapped or (later and bool(rows))
         for key, level in rows:
             if not later:

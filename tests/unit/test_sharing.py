@@ -247,13 +247,15 @@ def test_a_row_of_a_rule_that_goes_with_an_owner_change_needs_no_third_read() ->
     assert due_of(states) is None
 
 
-def test_a_row_that_went_with_an_owner_and_came_back_with_the_next_was_revoked_and_granted() -> None:
+def test_whether_a_row_went_with_an_owner_and_came_back_with_the_next_or_was_recalculated_nobody_saw() -> None:
     states = SharingStates()
     subject = tracker(states)
     looked_at(subject, 10)
     subject.on_read(whole(owner_row(QUEUE), row(TEAM), at=12))
     told = went_at_50_and_back(subject, states, row(TEAM, share=2, at=60), changed=True)
-    assert brief(told) == [("revoked", TEAM, "Read", 12, 66), ("granted", TEAM, "Read", 10, 66)]
+    assert brief(told) == [("unseen", None, None, 12, 66)]
+    lower = row(TEAM, level="Edit", share=3, at=62)
+    assert brief(subject.on_read(whole(owner_row(QUEUE), lower, at=80))) == [("level_changed", TEAM, "Edit", 64, 82)]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +283,7 @@ def went_at_50_and_back(
     return [
         fact
         for fact in subject.on_read(whole(owner_row(QUEUE), back, at=64, cause=None))
-        if fact.user_or_group_id == TEAM
+        if fact.user_or_group_id != QUEUE
     ]
 
 
