@@ -304,10 +304,15 @@ class _Matching:
             self._verdict.counted["steps merged into an interval"] += len(skipped)
             return
         away = level
+        following = self._steps[end] if end < len(self._steps) else None
         while skipped:
             first = skipped.pop(0)
             back = next((number for number, step in enumerate(skipped) if step.level == away), None)
             if back is None:
+                if away is not None and not skipped and following is not None and first.level is None:
+                    # Away for a moment as a flicker is, and back with another level, which is told.
+                    self._excuse(first, following, gone=True)
+                    return
                 if from_ms is None or any(step.at_ms < from_ms for step in (first, *skipped)):
                     self._fault(f"never told: {[first, *skipped][:6]} after {level}")
                 return

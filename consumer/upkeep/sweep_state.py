@@ -28,7 +28,8 @@ class Sweep:
         generation: the store's, whose memory of seen records it counts on.
         phase: ``rows`` are read in the order of their records; then records that were ``unseen`` are read by id.
         cursor: where the next page begins.
-        skip: a record of more rows than a page has, read as a whole already, whose rows the next pages still bring.
+        skip: the record before the cursor, read as a whole already: what the next pages still bring of it are
+            rows that one page had no room for, or that were made anew since.
         after: the id after which unseen records are looked for.
         rows: rows read so far.
         total: rows there were when it began, None if that could not be read.

@@ -74,7 +74,8 @@ class Sweeping:
         elif len(records) > 1:
             rest = records.pop()
             last = records[-1]
-            moved = replace(moved, rows=moved.rows - len(rest.rows), skip="", cursor=cursor_after(last))
+            # A recalculation that makes a row of the last record anew puts it behind the cursor, alone.
+            moved = replace(moved, rows=moved.rows - len(rest.rows), skip=last.record_id, cursor=cursor_after(last))
         elif records:
             page = await self._asking.ask(lambda: source.shares_of(sweep.entity, [records[0].record_id], repair=False))
             records = [RecordShares(records[0].record_id, tuple(page.rows))]

@@ -11,7 +11,7 @@ import pytest
 
 from consumer.delivery.headers import iso_utc
 from consumer.errors import SalesforceUnavailableError
-from consumer.pages import OrgDefault
+from consumer.pages import OrgDefault, SharesPage
 from consumer.tracking.access import ShareCause, SharesDue
 from consumer.tracking.arrivals import SharesRead
 from consumer.tracking.sharing_budget import calls_of_sweep
@@ -294,6 +294,30 @@ def test_a_lost_store_has_the_sweep_begin_anew() -> None:
         again = SharedHarness(org, durable)
         await running(SharesJob(again.context, again.sharing).run, again.until(lambda: swept(again) > 0))
         assert swept(again) > begun_ms
+
+    virtual(main())
+
+
+def test_a_row_made_anew_behind_the_cursor_is_not_all_there_is_of_its_record() -> None:
+    """Rows come in the order of their ids, and a recalculation between two pages gives new ones."""
+
+    class Recalculated(SharedOrg):
+        async def shares_scan(self, entity: str, cursor: str | None, *, limit: int = 2000) -> SharesPage:
+            if cursor is not None and self.calls.count("shares_scan") == 1:
+                self.share(record_id(10), TEAM)
+            return await super().shares_scan(entity, cursor, limit=limit)
+
+    async def main() -> None:
+        org = Recalculated(pages=3)
+        for number in range(10, 14):
+            org.share(record_id(number), QUEUE, "Owner", "All", ago_ms=HOUR)
+            org.share(record_id(number), TEAM, ago_ms=HOUR)
+        rig = SharedHarness(org)
+        await running(SharesJob(rig.context, rig.sharing).run, rig.until(lambda: swept(rig) > 0))
+        assert org.shares[record_id(10), TEAM, "Rule"].share_id > org.shares[record_id(13), TEAM, "Rule"].share_id
+        await running(SharesJob(rig.context, rig.sharing).run, asyncio.sleep(60))
+        assert not any(record_id(10) in each for each in org.asked), "no row of it is missed, or looked for again"
+        assert len(rig.facts_told()) == 8
 
     virtual(main())
 
