@@ -5,7 +5,7 @@ the record were read, a sweep or poll passed it), and ends with the answer that 
 with the commit that changed the owner. A recalculation deletes rows and makes them anew (sharing guide), so
 that one reading that does not have a row proves little. Gone is what a second one, some time later, misses too, if an
 owner change explains it, and else what a third one misses: recalculations can follow one another, and two readings
-can each meet one. Not yet there is what two readings so far apart did not have.
+can each meet one. Not yet there is what three readings so far apart did not have.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from consumer.tracking.access import (
 )
 from consumer.tracking.arrivals import RecordShares, SharesRead
 from consumer.tracking.changes import TrackedChange
-from consumer.tracking.sharing_bounds import SECOND_MS, Bounds, Readings, Sweep, contains
+from consumer.tracking.sharing_bounds import SECOND_MS, Bounds, Readings, Sweep, contains, spaced
 from consumer.tracking.states import States
 from consumer.tracking.values import Key, LedgerEntry
 
@@ -90,13 +90,12 @@ class SharingTracker:
             entity: the shared object.
             asked_ms: epoch milliseconds of the org's time.
         """
-        apart = [each for each in self._polled_ms.get(entity, ()) if each <= asked_ms - self._settle_ms]
-        return (*apart[-1:], asked_ms)
+        return tuple(reversed(spaced([*self._polled_ms.get(entity, ()), asked_ms], self._settle_ms)))
 
     def swept(self, entity: str, sweep: Sweep) -> tuple[Sweep, ...]:
         """Return the last complete sweeps, once one is taken in: the newest one last."""
-        apart = [each for each in self._sweeps.get(entity, ()) if each.begun_ms <= sweep.begun_ms - self._settle_ms]
-        return (*apart[-1:], sweep)
+        sweeps = {each.begun_ms: each for each in (*self._sweeps.get(entity, ()), sweep)}
+        return tuple(sweeps[each] for each in reversed(spaced(sweeps, self._settle_ms)))
 
     @staticmethod
     def owed(change: TrackedChange, due: SharesDue | None, by: str | None, *, event: bool) -> SharesDue | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from consumer.tracking.access import OWNER, AccessState, KnownShare, ShareRow, SharesDue
@@ -10,6 +10,20 @@ from consumer.tracking.arrivals import SharesRead
 
 SECOND_MS: Final = 1_000
 """Commit times have whole seconds."""
+
+
+READINGS: Final = 3
+"""So many readings, each a settle time after the one before, prove what none of them shows: two recalculations can
+follow one another, and two readings can each meet one that has just taken a row away."""
+
+
+def spaced(readings: Iterable[int], settle_ms: int) -> list[int]:
+    """Return the newest readings that are a settle time apart, the newest first, as many as prove something."""
+    picked: list[int] = []
+    for each in sorted(readings, reverse=True):
+        if not picked or each <= picked[-1] - settle_ms:
+            picked.append(each)
+    return picked[:READINGS]
 
 
 def contains(read: SharesRead, commit_ms: int) -> bool:
@@ -36,7 +50,7 @@ class Readings(NamedTuple):
         sweeps: the last complete ones, the newest last.
         polled_ms: when the last incremental polls asked, the newest last.
         overlap_ms: how far a poll reaches back.
-        settle_ms: how far apart two readings are that prove together what neither proves alone.
+        settle_ms: how far apart readings are that prove together what none proves alone.
     """
 
     sweeps: tuple[Sweep, ...]
@@ -118,8 +132,9 @@ class Bounds:
         """Return the interval in which a share's level changed; one that was missed may have been away in it."""
         if share.missing_ms is not None:
             return self._ordered(share.seen_ms, answered_ms)
-        # A poll that saw nothing new may have come when the row was away; one before it proves the old level.
-        unchanged = self._readings.polls_of(row)[:-1]
+        # Polls that saw nothing new may have come when the row was away.
+        polls = spaced(self._readings.polls_of(row), self._readings.settle_ms)
+        unchanged = polls[READINGS - 1 :]
         return self._ordered(max(self.seen_ms(share), *unchanged, 0), answered_ms)
 
     def of_loss(self, share: KnownShare, answered_ms: int) -> tuple[int, int]:
@@ -133,15 +148,15 @@ class Bounds:
     def _absent_ms(self, row: ShareRow) -> int | None:
         """Return when a share was not there for certain, None if that was never seen.
 
-        A reading may have met a recalculation that had the row away, so that it takes two; those leave owners' rows
-        alone. A poll brings what was modified lately: it proves nothing of a record that was never read whole before.
+        Recalculations leave owners' rows alone, so that for one of them a reading or two suffice. A poll brings what was
+        modified lately: it proves nothing of a record that was never read whole before.
         """
-        wholes = self._wholes()
+        wholes, settle_ms = self._wholes(), self._readings.settle_ms
         polls = [each for each in self._readings.polls_of(row) if wholes and each >= min(wholes)]
-        readings = [*wholes, *polls]
-        proven = [each for each in readings if each <= max(readings) - self._readings.settle_ms]
-        if row.row_cause == OWNER and readings and not proven:
-            proven = [min(readings)]
+        readings = spaced([*wholes, *polls], settle_ms)
+        proven = readings[READINGS - 1 :]
+        if row.row_cause == OWNER:
+            proven = readings[1:2] or readings
         return max([*self._created(), *proven], default=None)
 
     @staticmethod

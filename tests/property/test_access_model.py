@@ -111,7 +111,7 @@ class World:
         self.owner = OWNERS[2]
         self.begun_ms: int | None = None
         self.swept_ms: int | None = None
-        self.gapped = False
+        self.gaps = 0
         self._waiting: list[tuple[int, int, Callable[[], object]]] = []
         self._number = 0
         self._sent_ms = self._read_ms = S0
@@ -186,12 +186,15 @@ class World:
             self.truth.drop((TEAMS[step.one % 2], ("Manual", "Rule")[step.two % 2]), self.now_ms)
 
     def _recalculate(self, step: Step) -> None:
-        """Delete rule rows and make them anew: at once or, but only once, later; it takes two to mislead a reader."""
+        """Delete rule rows and make them anew, at once or later.
+
+        The latter only twice, or once beside owner changes: it takes one more to mislead a reader.
+        """
         if not self.there:
             return
         rows = [(key, row.access_level) for key, row in self.truth.rows.items() if key[1] == "Rule"]
-        later = step.one % 2 == 1 and not self.gapped
-        self.gapped = self.gapped or (later and bool(rows))
+        later = step.one % 2 == 1 and self.gaps < (1 if self.events else 2)
+        self.gaps += later and bool(rows)
         for key, level in rows:
             if not later:
                 self.truth.put(key, level, self.now_ms)

@@ -72,18 +72,19 @@ def test_a_row_made_anew_without_any_change_tells_nothing_but_its_new_id_is_know
 def test_a_grant_lies_between_the_last_whole_readings_and_the_answer() -> None:
     states = SharingStates()
     subject = tracker(states)
-    looked_at(subject, 10, 60)
-    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=80), at=90))
-    assert brief(told) == [("granted", TEAM, "Read", 10, 92)]
+    looked_at(subject, 10, 60, 110)
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=130), at=140))
+    assert brief(told) == [("granted", TEAM, "Read", 10, 142)]
 
 
-def test_one_reading_is_no_proof_that_a_row_was_not_there_but_for_an_owners() -> None:
+@pytest.mark.parametrize("looks", [(10,), (10, 60), (10, 20, 60)], ids=["one", "two", "two of which one twice"])
+def test_two_readings_are_no_proof_that_a_row_was_not_there_but_one_is_of_an_owners(looks: tuple[int, ...]) -> None:
     """A recalculation may have had the row away just then, and makes it anew; it leaves owners' rows alone."""
     states = SharingStates()
     subject = tracker(states)
-    subject.on_read(whole(owner_row(QUEUE), at=10))
-    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=12), owner_row(REP, at=40), at=60))
-    assert brief(told) == [("granted", TEAM, "Read", None, 62), ("granted", REP, "All", 10, 62)]
+    looked_at(subject, *looks)
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=62), owner_row(REP, at=40), at=70))
+    assert brief(told) == [("granted", TEAM, "Read", None, 72), ("granted", REP, "All", 10, 72)]
 
 
 def test_a_sweep_and_what_it_read_of_the_record_are_one_reading() -> None:
@@ -91,7 +92,8 @@ def test_a_sweep_and_what_it_read_of_the_record_are_one_reading() -> None:
     subject = tracker(states)
     subject.on_read(whole(owner_row(QUEUE), at=90))
     subject.on_read(replace(whole(at=120, swept_from=10), records=()))
-    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=92), at=240))
+    looked_at(subject, 190)
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=192), at=240))
     assert brief(told) == [("granted", TEAM, "Read", None, 242)]
 
 
@@ -100,7 +102,8 @@ def test_a_sweep_that_was_through_before_the_record_was_read_is_another_reading(
     subject = tracker(states)
     subject.on_read(replace(whole(at=20, swept_from=10), records=()))
     subject.on_read(whole(owner_row(QUEUE), at=90))
-    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=92), at=240))
+    looked_at(subject, 190)
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=192), at=240))
     assert brief(told) == [("granted", TEAM, "Read", 10, 242)]
 
 
@@ -108,11 +111,11 @@ def test_polls_from_before_the_first_whole_reading_prove_nothing() -> None:
     """They brought what was modified lately; the row is only as new as it looks because it was made anew."""
     states = SharingStates()
     subject = tracker(states)
-    subject.on_read(modified(at=20, polled=20))
-    subject.on_read(modified(at=60, polled=60))
-    subject.on_read(whole(owner_row(QUEUE), at=100))
-    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=102), at=110))
-    assert brief(told) == [("granted", TEAM, "Read", None, 112)]
+    for at in (10, 50, 90):
+        subject.on_read(modified(at=at, polled=at))
+    subject.on_read(whole(owner_row(QUEUE), at=130))
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=132), at=140))
+    assert brief(told) == [("granted", TEAM, "Read", None, 142)]
 
 
 def test_a_complete_sweep_speaks_for_all_records_from_its_beginning() -> None:
@@ -123,19 +126,20 @@ def test_a_complete_sweep_speaks_for_all_records_from_its_beginning() -> None:
     subject.on_read(whole(owner_row(QUEUE), at=100))
     assert states.puts == puts, "a sweep that finds everything as it was writes nothing"
     subject.on_read(replace(whole(at=120, swept_from=90), records=()))
-    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=130), at=140))
-    assert brief(told) == [("granted", TEAM, "Read", 10, 142)], "one reading that missed it proves little"
     subject.on_read(replace(whole(at=220, swept_from=190), records=()))
-    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM), row(REP, "Manual", at=230), at=240))
-    assert brief(told) == [("granted", REP, "Read", 140, 242)]
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=230), at=240))
+    assert brief(told) == [("granted", TEAM, "Read", 10, 242)], "two readings that missed it prove little"
+    subject.on_read(replace(whole(at=320, swept_from=290), records=()))
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM), row(REP, "Manual", at=330), at=340))
+    assert brief(told) == [("granted", REP, "Read", 190, 342)]
 
 
 def test_a_poll_that_would_have_seen_the_row_narrows_the_interval() -> None:
     states = SharingStates()
     subject = tracker(states)
     subject.on_read(whole(owner_row(QUEUE), at=10))
-    subject.on_read(modified(at=300, polled=300))
-    subject.on_read(modified(at=575, polled=570))
+    for at in (300, 400, 500):
+        subject.on_read(modified(at=at, polled=at))
     assert brief(subject.on_read(modified(row(TEAM, at=580), at=700))) == [("granted", TEAM, "Read", 300, 702)]
 
 
@@ -143,7 +147,7 @@ def test_a_row_that_is_older_than_the_polls_reach_is_not_narrowed() -> None:
     """It came late, and the poll could not have seen it."""
     states = SharingStates()
     subject = tracker(states)
-    looked_at(subject, 10, 60)
+    looked_at(subject, 10, 60, 110)
     subject.on_read(modified(at=930, polled=920))
     subject.on_read(modified(at=1000, polled=970))
     told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=600), at=1100))
@@ -159,6 +163,18 @@ def test_a_changed_level_tells_both_levels() -> None:
     assert brief([fact])[0][3:] == (10, 62)
     assert fact.changed_by == row(TEAM).modified_by
     assert known(states).shares[1].access_level == "Edit"
+
+
+@pytest.mark.parametrize(("polls", "since"), [((200, 300), 10), ((100, 200, 300), 100)])
+def test_two_polls_that_saw_no_other_level_prove_nothing(polls: tuple[int, ...], since: int) -> None:
+    """The row may have been away at both."""
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE), row(TEAM, level="Read"), at=10))
+    for at in polls:
+        subject.on_read(modified(at=at, polled=at))
+    (fact,) = subject.on_read(modified(row(TEAM, level="Edit", at=310), at=400))
+    assert brief([fact]) == [("level_changed", TEAM, "Edit", since, 402)]
 
 
 def test_a_revocation_is_told_by_a_third_read_each_a_settle_time_after_the_one_before() -> None:
@@ -505,10 +521,10 @@ def test_the_id_of_a_fact_does_not_depend_on_when_it_was_read() -> None:
 def test_where_the_time_of_a_row_may_not_be_read_everything_else_is_told() -> None:
     states = SharingStates()
     subject = tracker(states)
-    looked_at(subject, 10, 50, owner=replace(owner_row(QUEUE), modified_ms=None, modified_by=None))
+    looked_at(subject, 10, 45, 80, owner=replace(owner_row(QUEUE), modified_ms=None, modified_by=None))
     bare = replace(row(TEAM), modified_ms=None, modified_by=None)
-    told = subject.on_read(whole(replace(owner_row(QUEUE), modified_ms=None, modified_by=None), bare, at=90))
-    assert brief(told) == [("granted", TEAM, "Read", 10, 92)]
+    told = subject.on_read(whole(replace(owner_row(QUEUE), modified_ms=None, modified_by=None), bare, at=120))
+    assert brief(told) == [("granted", TEAM, "Read", 10, 122)]
     assert told[0].changed_by is None
 
 
