@@ -148,8 +148,8 @@ class Bounds:
     def _absent_ms(self, row: ShareRow) -> int | None:
         """Return when a share was not there for certain, None if that was never seen.
 
-        Recalculations leave owners' rows alone, so that for one of them a reading or two suffice. A poll brings what was
-        modified lately: it proves nothing of a record that was never read whole before.
+        Recalculations leave owners' rows alone, so that for one of them a reading or two suffice. A poll brings what
+        was modified lately: it proves nothing of a record that was never read whole before.
         """
         wholes, settle_ms = self._wholes(), self._readings.settle_ms
         polls = [each for each in self._readings.polls_of(row) if wholes and each >= min(wholes)]
