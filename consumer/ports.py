@@ -358,11 +358,18 @@ class RecordSource(Protocol):
         """Read share rows with from <= LastModifiedDate < to, ordered by (LastModifiedDate, Id)."""
         ...
 
-    async def shares_scan(self, entity: str, cursor: str | None, *, limit: int = 2000) -> SharesPage:
+    async def shares_scan(
+        self, entity: str, cursor: str | None, through: str | None = None, *, limit: int = 2000
+    ) -> SharesPage:
         """Read the next chunk of all share rows, ordered by (ParentId, Id): a record's rows stand together.
 
-        A cursor is ``<record id>:<share id>`` of a row: the page goes on after it.
+        A cursor is ``<record id>:<share id>`` of a row: the page goes on after it. ``through`` is the last record that
+        is wanted, None for all.
         """
+        ...
+
+    async def last_shared(self, entity: str) -> str | None:
+        """Return the last record that has a share row, in the order of :meth:`shares_scan`; None if there is none."""
         ...
 
     async def count_shares(self, entity: str) -> int:

@@ -119,11 +119,17 @@ class SharedOrg(FakeOrg):
         some, following = _page(rows, lambda row: (row.modified_ms or 0, row.share_id), cursor, min(limit, self.pages))
         return SharesPage(some, asked_ms, answered_ms, following)
 
-    async def shares_scan(self, entity: str, cursor: str | None, *, limit: int = 2000) -> SharesPage:
+    async def shares_scan(
+        self, entity: str, cursor: str | None, through: str | None = None, *, limit: int = 2000
+    ) -> SharesPage:
         asked_ms, answered_ms = await self._asked("shares_scan")
-        rows = self.shares.values()
+        rows = [row for row in self.shares.values() if through is None or row.record_id <= through]
         some, following = _page(rows, lambda row: (row.record_id, row.share_id), cursor, min(limit, self.pages))
         return SharesPage(some, asked_ms, answered_ms, following)
+
+    async def last_shared(self, entity: str) -> str | None:
+        await self._asked("last_shared")
+        return max((row.record_id for row in self.shares.values()), default=None)
 
     async def count_shares(self, entity: str) -> int:
         await self._asked("count_shares")

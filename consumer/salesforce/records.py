@@ -177,9 +177,15 @@ class SalesforceRecords:
         """Read share rows with from <= LastModifiedDate < to, ordered by (LastModifiedDate, Id)."""
         return await self._sharing.modified(entity, from_ms, to_ms, cursor, limit)
 
-    async def shares_scan(self, entity: str, cursor: str | None, *, limit: int = 2000) -> SharesPage:
+    async def shares_scan(
+        self, entity: str, cursor: str | None, through: str | None = None, *, limit: int = 2000
+    ) -> SharesPage:
         """Read the next chunk of all share rows, ordered by (ParentId, Id)."""
-        return await self._sharing.scan(entity, cursor, limit)
+        return await self._sharing.scan(entity, cursor, through, limit)
+
+    async def last_shared(self, entity: str) -> str | None:
+        """Return the last record that has a share row, None if there is none."""
+        return await self._sharing.last(entity)
 
     async def count_shares(self, entity: str) -> int:
         """Return how many share rows an object has."""

@@ -82,14 +82,15 @@ class SharingReads:
             following = queries.mark(epoch_ms(last[stamp]), to_18(last["Id"]))
         return SharesPage(rows, found.asked_ms, found.answered_ms, following)
 
-    async def scan(self, entity: str, cursor: str | None, limit: int) -> SharesPage:
-        """Read the next chunk of all rows, ordered by (ParentId, Id).
+    async def scan(self, entity: str, cursor: str | None, through: str | None, limit: int) -> SharesPage:
+        """Read the next chunk of all rows up to a record's, ordered by (ParentId, Id).
 
         Raises:
             QueryRefusedError: the cursor is none of ours, or Salesforce will not read the rows in this order.
         """
         name, columns = companion_of(entity, "shares"), await self._ask.columns(entity, "shares")
-        query = queries.select(columns, name, _after(cursor), order=("ParentId", "Id"), limit=limit)
+        conditions = (_after(cursor), "" if through is None else f"ParentId <= {queries.quoted_id(through)}")
+        query = queries.select(columns, name, *conditions, order=("ParentId", "Id"), limit=limit)
         try:
             found = await self._ask.ask(name, query, rows=limit)
         except QueryRefusedError as error:
@@ -107,6 +108,13 @@ class SharingReads:
             last = found.records[-1]
             following = f"{to_18(last['ParentId'])}:{to_18(last['Id'])}"
         return SharesPage(self._rows(entity, found), found.asked_ms, found.answered_ms, following)
+
+    async def last(self, entity: str) -> str | None:
+        """Return the last record that has a row, None if there is none."""
+        name = companion_of(entity, "shares")
+        query = queries.select(["ParentId"], name, order=("ParentId DESC",), limit=1)
+        found = await self._ask.ask(name, query, rows=1)
+        return next((to_18(each["ParentId"]) for each in found.records), None)
 
     async def count(self, entity: str) -> int:
         """Return how many share rows there are."""

@@ -16,8 +16,8 @@ _SWEEPS_AT_LEAST: Final = 0.1
 
 
 def calls_of_sweep(rows: int, page_rows: int = PAGE_ROWS) -> int:
-    """Return how many calls one sweep takes: its pages, the count, the org-wide default."""
-    return -(-max(rows, 1) // page_rows) + 2
+    """Return how many calls one sweep takes: its pages, where it ends, the count, the org-wide default."""
+    return -(-max(rows, 1) // page_rows) + 3
 
 
 def left_for_sweeps(api_calls_per_day: int, other_calls_per_day: int) -> int:

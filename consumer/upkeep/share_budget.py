@@ -18,7 +18,7 @@ _REST_FOR_WORK: Final = 4.0
 """A sweep rests so many times as long as it works: the stream waits while a page is taken in."""
 
 _MOST_REST_FOR_WORK_MS: Final = 1_500.0
-"""But not longer than this, and not at the end, among what came since it began: it must be faster than that comes."""
+"""But not longer than this, and not when it looks for what it has not seen: it must be faster than new records come."""
 
 _LEAST_REST_MS: Final = 100.0
 _MOST_REST_MS: Final = 5_000.0
@@ -78,8 +78,9 @@ class ShareBudget:
         chunks = max(1, (sweep.total or 0) // self._context.pace.chunk_rows)
         rest_ms = self._pace.sweep / _SWEEP_SHARE / chunks
         spread_ms = min(max(rest_ms, _LEAST_REST_MS), _MOST_REST_MS) * max(1.0, self._context.source.pace_factor)
-        at_the_end = sweep.phase == "unseen" or (sweep.total is not None and sweep.rows >= sweep.total)
-        return spread_ms if at_the_end else max(spread_ms, min(_REST_FOR_WORK * worked_ms, _MOST_REST_FOR_WORK_MS))
+        if sweep.phase == "unseen":
+            return spread_ms
+        return max(spread_ms, min(_REST_FOR_WORK * worked_ms, _MOST_REST_FOR_WORK_MS))
 
     def _affordable_ms(self) -> int:
         """Return how far apart sweeps are if those of all objects share what the calls leave for them."""

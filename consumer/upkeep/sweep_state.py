@@ -30,6 +30,7 @@ class Sweep:
         cursor: where the next page begins.
         skip: the record before the cursor, read as a whole already: what the next pages still bring of it are
             rows that one page had no room for, or that were made anew since.
+        through: the last record there was when it began: what came since is read for being new. Empty if unknown.
         after: the id after which unseen records are looked for.
         rows: rows read so far.
         total: rows there were when it began, None if that could not be read.
@@ -42,6 +43,7 @@ class Sweep:
     phase: Literal["rows", "unseen"] = "rows"
     cursor: str | None = None
     skip: str = ""
+    through: str = ""
     after: str = ""
     rows: int = 0
     total: int | None = None

@@ -37,14 +37,16 @@ class Sweeping:
         self._refusals = refusals
 
     async def begin(self, sweep: Sweep) -> Sweep:
-        """Count the rows, and make the sweep durable before its first piece."""
+        """Find where it will end and count the rows, and make the sweep durable before its first piece."""
         source = self._context.source
         total: int | None = None
+        through: str | None = None
         try:
+            through = await self._asking.ask(lambda: source.last_shared(sweep.entity))
             total = await self._asking.ask(lambda: source.count_shares(sweep.entity))
         except QueryRefusedError as error:
             self._refusals.tell("count of shares", sweep.entity, error)
-        begun = replace(sweep, total=total)
+        begun = replace(sweep, through=through or "", total=total)
         await self._context.inbox.put(Closed(sweep.entity, self._context.now_ms(), progress=(begun.progress(),)))
         return begun
 
@@ -55,7 +57,7 @@ class Sweeping:
             QueryRefusedError: the rows can't be read, or not in this order.
         """
         if sweep.generation != self._context.store.generation:
-            return sweep.again(self._context.now_ms(), self._context.store.generation)
+            return await self.begin(sweep.again(self._context.now_ms(), self._context.store.generation))
         if sweep.phase == "unseen":
             return await self._unseen(sweep)
         return await self._rows(sweep)
@@ -64,7 +66,9 @@ class Sweeping:
         """Read one page; its last record may go on behind it, and is read again with the next one."""
         source, context = self._context.source, self._context
         limit = context.pace.chunk_rows
-        page = await self._asking.ask(lambda: source.shares_scan(sweep.entity, sweep.cursor, limit=limit))
+        page = await self._asking.ask(
+            lambda: source.shares_scan(sweep.entity, sweep.cursor, sweep.through or None, limit=limit)
+        )
         records = list(grouped(page.rows))
         if records and records[0].record_id == sweep.skip:
             del records[0]
@@ -95,6 +99,10 @@ class Sweeping:
         page = await self._asking.ask(lambda: source.shares_of(sweep.entity, ids, repair=False))
         moved = replace(sweep, after=ids[-1])
         await self._hand_over(moved, whole_records(ids, page.rows), page)
+        if len(ids) < IDS_A_READ:
+            # What becomes known from now on was read meanwhile.
+            await self._end(sweep)
+            return None
         return moved
 
     async def _hand_over(self, sweep: Sweep, records: Sequence[RecordShares], page: SharesPage) -> None:

@@ -207,6 +207,20 @@ async def test_a_scan_brings_every_row_once_and_a_record_s_rows_together(world: 
     assert world.source.sharing_calls - calls >= asked
 
 
+async def test_a_scan_ends_with_the_record_it_shall_end_with(world: World) -> None:
+    whole = [row async for page in pages(lambda at: world.source.shares_scan(ENTITY, at)) for row in page.rows]
+    last = await world.source.last_shared(ENTITY)
+    assert last == whole[-1].record_id
+    bounded = [row async for page in pages(lambda at: world.source.shares_scan(ENTITY, at, last)) for row in page.rows]
+    assert list(map(_key, bounded)) == list(map(_key, whole))
+    middle = whole[len(whole) // 2].record_id
+    wanted = [_key(row) for row in whole[: 1 + max(at for at, row in enumerate(whole) if row.record_id == middle)]]
+    found: list[ShareRow] = []
+    async for page in pages(lambda at: world.source.shares_scan(ENTITY, at, middle, limit=7)):
+        found += page.rows
+    assert list(map(_key, found)) == wanted
+
+
 async def test_a_scan_goes_on_behind_any_row_even_if_that_row_is_gone(world: World) -> None:
     chosen = world.records[5]
     await world.share([chosen])
@@ -336,6 +350,7 @@ async def test_every_question_is_a_call(world: World) -> None:
         lambda: source.shares_modified(ENTITY, now_ms - SECOND, now_ms, None),
         lambda: source.shares_scan(ENTITY, None),
         lambda: source.count_shares(ENTITY),
+        lambda: source.last_shared(ENTITY),
         lambda: source.sharing_rules(ENTITY),
         lambda: source.deleted_rules(ENTITY, now_ms - 60_000, now_ms),
         lambda: source.grantees([world.team]),
