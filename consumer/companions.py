@@ -17,7 +17,7 @@ from consumer.tracking.arrivals import FeedRead, Progress, RulesRead, SharesRead
 from consumer.tracking.changes import TrackedChange
 from consumer.tracking.feed import FEED_POLL, FeedTracker
 from consumer.tracking.sharing import SHARES_POLL, SWEEP_WANTED, SWEPT, SharingTracker, cause_of
-from consumer.tracking.sharing_bounds import Sweep
+from consumer.tracking.sharing_bounds import Reading
 from consumer.tracking.sharing_rules import RULES, KnownRules, compare
 from consumer.tracking.states import States
 from consumer.tracking.values import EntityFacts, LedgerEntry
@@ -79,9 +79,9 @@ class Companions:
 
     def _restore(self, name: str, state: Mapping[str, Json]) -> None:
         if name.startswith(SWEPT):
-            self._sharing.restore(name.removeprefix(SWEPT), sweeps=state["sweeps"])
+            self._sharing.restore(name.removeprefix(SWEPT), sweeps=state.get("sweeps", ()))
         elif name.startswith(SHARES_POLL):
-            self._sharing.restore(name.removeprefix(SHARES_POLL), polled_ms=state["asked_ms"])
+            self._sharing.restore(name.removeprefix(SHARES_POLL), polls=state.get("polls", ()))
         elif name.startswith(FEED_POLL):
             self._feed.restore(name.removeprefix(FEED_POLL), state["complete_to_ms"])
 
@@ -106,9 +106,10 @@ class Companions:
         entity = read.entity
         lately: dict[str, dict[str, Json]] = {}
         if read.polled_ms is not None:
-            lately[SHARES_POLL + entity] = {"asked_ms": self._sharing.polled(entity, read.polled_ms)}
+            polls = self._sharing.polled(entity, Reading(read.polled_ms, read.answered_ms))
+            lately[SHARES_POLL + entity] = {"polls": [list(each) for each in polls]}
         if read.swept_from_ms is not None:
-            sweeps = self._sharing.swept(entity, Sweep(read.swept_from_ms, read.answered_ms))
+            sweeps = self._sharing.swept(entity, Reading(read.swept_from_ms, read.answered_ms))
             lately[SWEPT + entity] = {"sweeps": [list(each) for each in sweeps]}
         progress = [replace(each, state={**each.state, **lately.get(each.name, {})}) for each in read.progress]
         facts = self._sharing.on_read(read)

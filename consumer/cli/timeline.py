@@ -78,7 +78,7 @@ _EPILOG = """\
    "grantee": null, or with --grantee {"user_or_group_id", "time", "access": as in at, "not_included"}}
 match, values, final and revision are as in the history topic; match null: only the change record tells it.
 missing_fields null means all fields; records null means all records. seconds of the last stay count to now.
-A fact of access happened at some moment from not_before to not_after; null: before we first looked. access tells of
+A fact of access happened at some moment from not_before to not_after; null: nobody knows. access tells of
 explicit share rows only: the org-wide default, the role hierarchy, View All and Modify All are in none. An answer is
 unknown from a time to a time, null for open ends; a share that came and went between two readings is in none. at tells
 of everybody who ever had a share; of anybody else --grantee does, with row_cause null for any.

@@ -201,7 +201,7 @@ def _unknown_words(from_ms: int | None, to_ms: int | None) -> str:
 
 def _when(from_ms: int | None, to_ms: int) -> str:
     if from_ms is None:
-        return f"before we first looked, at {show_time(to_ms)}"
+        return f"before {show_time(to_ms)}, nobody knows since when"
     if to_ms - from_ms <= _SECOND_MS:
         return show_time(from_ms)
     return f"between {show_time(from_ms)} and {show_time(to_ms)}"

@@ -81,15 +81,15 @@ class KnownShare:
         access_level: as read last.
         share_id: of the row read last.
         grantee: whom it is for, None if that could not be resolved.
-        since: not_before and not_after of when it came to have this level, epoch milliseconds; a None start: it was
-            there before we first looked.
+        since: not_before and not_after of when it came to have this level, epoch milliseconds; a None start: nobody
+            knows, it may have been so before we first looked.
         modified_ms: LastModifiedDate of the row read last.
         seen_ms: it was there at this time for certain, epoch milliseconds of the org's time; the record's own
             ``as_of_ms`` and a sweep can say more.
         missing_ms: answer time of the first complete read that did not have it, None while it was not missed; then
             ``seen_ms`` alone says until when it was there.
         missed_again_ms: answer time of the second one that did not have it, a settle time later; that of the first
-            where an owner change explains the loss, so that no third is needed.
+            where an owner change explains the loss (:attr:`loss_explained`), so that no third is needed.
     """
 
     user_or_group_id: str
@@ -107,6 +107,11 @@ class KnownShare:
     def key(self) -> ShareKey:
         """What it is identified by within its record."""
         return self.user_or_group_id, self.row_cause
+
+    @property
+    def loss_explained(self) -> bool:
+        """Whether it was missed after an owner change, which takes rows for good."""
+        return self.missing_ms is not None and self.missed_again_ms == self.missing_ms
 
 
 @frozen(eq=False)
@@ -158,13 +163,13 @@ class ShareFact:
 
     Attributes:
         fact_id: stable: the same fact has the same.
-        kind: ``unseen`` says that between the two times the record's owner changed more than once without its rows
-            being read: shares may have come and gone.
+        kind: ``unseen`` says that between the two times shares may have come and gone: the owner changed faster than
+            rows were read, or a row was away beside an owner change, as it also is in a recalculation.
         share_id, user_or_group_id, row_cause: of the row; None for ``unseen``.
         access_level: since the fact; of a revoked share, what it was. None for ``unseen``.
         previous_access_level: of ``level_changed``.
         not_before_ms, not_after_ms: the interval in which it happened, epoch milliseconds of the org's time; a None
-            start: before we first looked.
+            start: nobody knows, it may have been so before we first looked.
         modified_ms: LastModifiedDate of the row, None for a revoked one.
         changed_by: user id, as far as it is known.
         observed_ms: the answer that told it, epoch milliseconds.

@@ -29,8 +29,9 @@ from consumer.tracking.access import (
 )
 from consumer.tracking.arrivals import RecordShares, SharesRead
 from consumer.tracking.changes import TrackedChange
-from consumer.tracking.sharing_bounds import SECOND_MS, Bounds, Readings, Sweep, contains, spaced
+from consumer.tracking.sharing_bounds import SECOND_MS, Bounds, Known, Reading, Readings, contains, kept
 from consumer.tracking.states import States
+from consumer.tracking.timeline_values import time_of
 from consumer.tracking.values import Key, LedgerEntry
 
 READ_AFTER_MS: Final = 3_000
@@ -41,7 +42,7 @@ READ_BY_MS: Final = 15_000
 
 SHARES_POLL: Final = "poll:shares:"
 """Name of how far incremental polls got, before the object; state: ``complete_to_ms`` (rows with an earlier
-LastModifiedDate are read and settled) and ``asked_ms`` (when the last ones asked)."""
+LastModifiedDate are read and settled) and ``polls`` (when the last ones began and ended)."""
 
 SWEPT: Final = "swept:"
 """Name of what the last complete sweep was like, before the object; state: ``begun_ms``, ``ended_ms``,
@@ -66,36 +67,29 @@ class SharingTracker:
         self._states = states
         self._settle_ms = settle_ms
         self._overlap_ms = overlap_ms
-        self._sweeps: dict[str, tuple[Sweep, ...]] = {}
-        self._polled_ms: dict[str, tuple[int, ...]] = {}
+        self._sweeps: dict[str, tuple[Reading, ...]] = {}
+        self._polls: dict[str, tuple[Reading, ...]] = {}
 
-    def restore(self, entity: str, *, sweeps: Iterable[Sequence[int]] = (), polled_ms: Sequence[int] = ()) -> None:
+    def restore(
+        self, entity: str, *, sweeps: Iterable[Sequence[int]] = (), polls: Iterable[Sequence[int]] = ()
+    ) -> None:
         """Take in how far sweeps and polls of an object had got.
 
         Args:
             entity: the shared object.
-            sweeps: when the last complete sweeps began and ended, see :meth:`swept`; epoch milliseconds of the org's
-                time.
-            polled_ms: when the last incremental polls asked, see :meth:`polled`.
+            sweeps: when the last complete ones began and ended, see :meth:`swept`.
+            polls: when the last ones began and ended, see :meth:`polled`.
         """
-        if sweeps:
-            self._sweeps[entity] = tuple(Sweep(*each) for each in sweeps)
-        if polled_ms:
-            self._polled_ms[entity] = tuple(polled_ms)
+        self._sweeps[entity] = self._sweeps.get(entity) or tuple(Reading(*each) for each in sweeps)
+        self._polls[entity] = self._polls.get(entity) or tuple(Reading(*each) for each in polls)
 
-    def polled(self, entity: str, asked_ms: int) -> tuple[int, ...]:
-        """Return when the last incremental polls asked, once one that asks then is taken in: the newest one last.
+    def polled(self, entity: str, poll: Reading) -> tuple[Reading, ...]:
+        """Return the polls to remember, once one is taken in: the newest one last."""
+        return kept(self._polls.get(entity, ()), poll, self._settle_ms)
 
-        Args:
-            entity: the shared object.
-            asked_ms: epoch milliseconds of the org's time.
-        """
-        return tuple(reversed(spaced([*self._polled_ms.get(entity, ()), asked_ms], self._settle_ms)))
-
-    def swept(self, entity: str, sweep: Sweep) -> tuple[Sweep, ...]:
-        """Return the last complete sweeps, once one is taken in: the newest one last."""
-        sweeps = {each.begun_ms: each for each in (*self._sweeps.get(entity, ()), sweep)}
-        return tuple(sweeps[each] for each in reversed(spaced(sweeps, self._settle_ms)))
+    def swept(self, entity: str, sweep: Reading) -> tuple[Reading, ...]:
+        """Return the complete sweeps to remember, once one is taken in: the newest one last."""
+        return kept(self._sweeps.get(entity, ()), sweep, self._settle_ms)
 
     @staticmethod
     def owed(change: TrackedChange, due: SharesDue | None, by: str | None, *, event: bool) -> SharesDue | None:
@@ -129,9 +123,9 @@ class SharingTracker:
         for record in read.records:
             told += self._on_record(read, record)
         if read.polled_ms is not None:
-            self._polled_ms[read.entity] = self.polled(read.entity, read.polled_ms)
+            self._polls[read.entity] = self.polled(read.entity, Reading(read.polled_ms, read.answered_ms))
         if read.swept_from_ms is not None:
-            self._sweeps[read.entity] = self.swept(read.entity, Sweep(read.swept_from_ms, read.answered_ms))
+            self._sweeps[read.entity] = self.swept(read.entity, Reading(read.swept_from_ms, read.answered_ms))
         return told
 
     def _on_record(self, read: SharesRead, record: RecordShares) -> list[ShareFact]:
@@ -141,8 +135,8 @@ class SharingTracker:
             return []  # as most of what polls read again
         entry = self._states.ledger(key) or LedgerEntry(*key)
         sweeps = self._sweeps.get(read.entity, ())
-        readings = Readings(sweeps, self._polled_ms.get(read.entity, ()), self._overlap_ms, self._settle_ms)
-        bounds = Bounds(before, entry.shares, readings, partial(self._owner, key))
+        readings = Readings(sweeps, self._polls.get(read.entity, ()), self._overlap_ms, self._settle_ms)
+        bounds = Bounds(before, entry.shares, readings, partial(self._known, key))
         comparison = Comparison(read, record, before, bounds, self._settle_ms)
         comparison.compare()
         # A sweep that finds everything as it was writes nothing: when it is through, it speaks for all records.
@@ -154,12 +148,12 @@ class SharingTracker:
             self._states.put_ledger(replace(entry, shares=due))
         return comparison.told
 
-    def _owner(self, key: Key) -> str | None:
+    def _known(self, key: Key) -> Known:
         state = self._states.get(key)
-        if state is None or state.deleted or _OWNER_FIELD in state.suspect:
-            return None
-        owner = state.image.get(_OWNER_FIELD)
-        return owner if isinstance(owner, str) else None
+        if state is None or state.deleted:
+            return Known()
+        owner = None if _OWNER_FIELD in state.suspect else state.image.get(_OWNER_FIELD)
+        return Known(owner if isinstance(owner, str) else None, time_of(state.image.get("CreatedDate")))
 
     def _put(self, key: Key, after: AccessState) -> None:
         if not after.shares and after.complete:
@@ -316,8 +310,7 @@ class Comparison:
             return False
         if known.row_cause == OWNER:
             return True
-        went = known.missed_again_ms == known.missing_ms
-        return went and (row.modified_ms is None or row.modified_ms >= due.first_ms - SECOND_MS)
+        return known.loss_explained and (row.modified_ms is None or row.modified_ms >= due.first_ms - SECOND_MS)
 
     def _missed(self, known: KnownShare) -> None:
         answered_ms = self._read.answered_ms
@@ -328,10 +321,16 @@ class Comparison:
             self._shares[known.key] = replace(known, seen_ms=seen_ms, missing_ms=missing_ms, missed_again_ms=again_ms)
             self.changed = self.missing = True
             return
-        if self._read.asked_ms < (known.missed_again_ms or known.missing_ms) + self._settle_ms:
+        again_ms = known.missed_again_ms
+        if again_ms is None and self._owner_changed(known):
+            again_ms = known.missing_ms  # the event came after the reading that missed it first
+        if self._read.asked_ms < (again_ms or known.missing_ms) + self._settle_ms:
             self.missing = True
+            if again_ms != known.missed_again_ms:
+                self._shares[known.key] = replace(known, missed_again_ms=again_ms)
+                self.changed = True
             return
-        if known.missed_again_ms is None:
+        if again_ms is None:
             self._shares[known.key] = replace(known, missed_again_ms=answered_ms)
             self.changed = self.missing = True
             return
@@ -378,11 +377,11 @@ class Comparison:
         early = "" if contains(read, due.last_ms) else f":{read.asked_ms}"
         self._unseen(due.first_ms, due.last_ms + SECOND_MS, early)
 
-    def _unseen(self, first_ms: int, last_ms: int, again: str = "") -> None:
+    def _unseen(self, first_ms: int, last_ms: int, id_suffix: str = "") -> None:
         record_id, due = self._record.record_id, self._bounds.due
         self.told.append(
             ShareFact(
-                fact_id=f"unseen:{record_id}:{first_ms}:{last_ms}{again}",
+                fact_id=f"unseen:{record_id}:{first_ms}:{last_ms}{id_suffix}",
                 kind="unseen",
                 record_id=record_id,
                 share_id=None,

@@ -56,9 +56,9 @@ class ShareNow:
     """One share of the ``access`` record.
 
     Attributes:
-        since: in which interval it came to have this level; a None start: before anybody looked.
+        since: in which interval it came to have this level; a None start: nobody knows since when.
         seen_ms: it was there for certain then.
-        missing: whether a reading missed it, and no second one has decided yet.
+        missing: whether a reading missed it, and no later one has decided yet.
     """
 
     user_or_group_id: str
@@ -204,8 +204,8 @@ def access_of(
 def _first_look(facts: Sequence[AccessFact], now: AccessNow | None) -> int | None:
     """Return from when on all shares are known.
 
-    A fact without a start says that it was so when somebody looked first, and who else had a share before that nobody
-    knows. Where there is none, the rows were read with the first fact at the latest.
+    A fact without a start says that nobody knows since when it was so, and who else had a share before that nobody
+    knows either. Where there is none, the rows were read with the first fact at the latest.
     """
     first = [fact.to_ms for fact in facts if fact.from_ms is None]
     if first:

@@ -110,6 +110,8 @@ class World:
         self.deleted_ms: int | None = None
         self.owner = OWNERS[2]
         self.begun_ms: int | None = None
+        self.paged = False
+        self.sweeps: list[tuple[int, int]] = []
         self.swept_ms: int | None = None
         self.gaps = 0
         self._waiting: list[tuple[int, int, Callable[[], object]]] = []
@@ -260,16 +262,32 @@ class World:
         if due is not None and due.due_ms <= self.now_ms:
             self._read(step, cause=None)
 
-    def _sweep(self, step: Step) -> None:
-        """Begin a sweep some time before its page with this record, and end it when that is in."""
+    def _begin(self, _step: Step) -> None:
+        """Begin a sweep; much can happen before its page with this record, and before its end."""
         self.pass_to(max(self.now_ms, self._read_ms))
-        begun_ms = max(self.now_ms - 1 - step.three % 20_000, self.swept_ms or 0)
-        cause = ShareCause.BASELINE if self.swept_ms is None else ShareCause.SWEEP
-        self._read(step, cause=cause)
-        self.pass_to(self._read_ms)
-        end = SharesRead(ENTITY, (), True, cause, self.now_ms, self.now_ms, swept_from_ms=begun_ms)
-        self._take_in(end)
-        self.swept_ms = begun_ms
+        if self.begun_ms is None:
+            self.begun_ms, self.paged = max(self.now_ms - 1, self.swept_ms or 0), False
+
+    def _page(self, step: Step) -> None:
+        if self.begun_ms is not None and not self.paged:
+            self._read(step, cause=ShareCause.BASELINE if self.swept_ms is None else ShareCause.SWEEP)
+            self.paged = True
+
+    def _end(self, _step: Step) -> None:
+        if self.begun_ms is None or not self.paged:
+            return
+        self.pass_to(max(self.now_ms, self._read_ms))
+        self._take_in(
+            SharesRead(ENTITY, (), True, ShareCause.SWEEP, self.now_ms, self.now_ms, swept_from_ms=self.begun_ms)
+        )
+        self.sweeps.append((self.begun_ms, self.now_ms))
+        self.swept_ms, self.begun_ms = self.begun_ms, None
+
+    def _sweep(self, step: Step) -> None:
+        """Go through a sweep, or the rest of one."""
+        self._begin(step)
+        self._page(step)
+        self._end(step)
 
     def _take_in(self, read: SharesRead) -> None:
         facts = self.tracker.on_read(read)
@@ -364,8 +382,10 @@ def check(world: World, moments: list[int]) -> None:
 def check_facts(world: World) -> None:
     """Each is told once, and says when something happened that did happen."""
     assert len({fact.fact_id for fact in world.told}) == len(world.told)
+    known: set[ShareKey] = set()
     for fact in world.told:
         if fact.kind == "unseen":
+            assert any((fact.from_ms or 0) - 1_000 <= commit <= fact.to_ms for commit, _ in world.events), fact
             continue
         key = (fact.user_or_group_id or "", fact.row_cause or "")
         after = None if fact.kind == "revoked" else fact.level
@@ -373,6 +393,19 @@ def check_facts(world: World) -> None:
         if fact.from_ms is not None:
             stretches = [each for each in stretches if each[0] >= fact.from_ms]
         assert stretches, (fact, shown(world, key))
+        if key not in known and fact.from_ms is None:
+            # One of them can be what the record is known from.
+            assert sweeps_apart(world.sweeps, fact.to_ms - 10_000) < 4, ("unknown for no reason", shown(world, key))
+        known.add(key)
+
+
+def sweeps_apart(sweeps: list[tuple[int, int]], by_ms: int) -> int:
+    """Return how many sweeps, each a settle time after the one before, were through by then."""
+    count, after_ms = 0, float("-inf")
+    for begun_ms, ended_ms in sweeps:
+        if ended_ms <= by_ms and begun_ms >= after_ms + SETTLE:
+            count, after_ms = count + 1, ended_ms
+    return count
 
 
 def shown(world: World, key: ShareKey) -> dict[str, Any]:
@@ -416,7 +449,22 @@ NUMBER = st.integers(0, 30_000)
 STEP = st.builds(
     Step,
     st.sampled_from(
-        ("create", "transfer", "transfer", "grant", "revoke", "recalculate", "read", "poll", "owed", "sweep", "sweep")
+        (
+            "create",
+            "transfer",
+            "transfer",
+            "grant",
+            "revoke",
+            "recalculate",
+            "read",
+            "poll",
+            "owed",
+            "sweep",
+            "sweep",
+            "begin",
+            "page",
+            "end",
+        )
     ),
     st.one_of(st.integers(0, 3_000), st.integers(0, 60_000)),
     NUMBER,

@@ -207,7 +207,7 @@ def test_the_text_tells_progress_and_what_can_not_be_read(capsys: pytest.Capture
 
 
 SHARING: dict[str, dict[str, Any]] = {
-    "poll:shares:MessagingSession": {"complete_to_ms": NOW_MS - 30_000, "asked_ms": NOW_MS},
+    "poll:shares:MessagingSession": {"complete_to_ms": NOW_MS - 30_000},
     "swept:MessagingSession": {"begun_ms": NOW_MS - HOUR_MS, "ended_ms": NOW_MS - HOUR_MS + 750_000, "rows": 12_345},
     "sweep:AgentWork": {
         "entity": "AgentWork",

@@ -10,6 +10,7 @@ from consumer.tracking.access import Grantee, ShareCause, ShareFact, ShareRow, S
 from consumer.tracking.arrivals import RecordShares
 from consumer.tracking.changes import TrackedChange
 from consumer.tracking.sharing import READ_AFTER_MS, READ_BY_MS, SharingTracker, strongest, unresolved
+from consumer.tracking.timeline_values import time_of
 from consumer.tracking.values import FieldChange
 from tests.sharing_values import (
     OTHER_REP,
@@ -84,7 +85,7 @@ def test_two_readings_are_no_proof_that_a_row_was_not_there_but_one_is_of_an_own
     subject = tracker(states)
     looked_at(subject, *looks)
     told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=62), owner_row(REP, at=40), at=70))
-    assert brief(told) == [("granted", TEAM, "Read", None, 72), ("granted", REP, "All", looks[-2:][0], 72)]
+    assert brief(told) == [("granted", TEAM, "Read", None, 72), ("granted", REP, "All", 10, 72)]
 
 
 def test_a_sweep_and_what_it_read_of_the_record_are_one_reading() -> None:
@@ -105,6 +106,40 @@ def test_a_sweep_that_was_through_before_the_record_was_read_is_another_reading(
     looked_at(subject, 190)
     told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, at=192), at=240))
     assert brief(told) == [("granted", TEAM, "Read", 10, 242)]
+
+
+def test_a_long_sweep_is_no_proof_beside_what_was_read_soon_after_its_end() -> None:
+    """It may have read the record at its end, and the polls asked in between were before that."""
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(modified(at=3_000, polled=3_000))
+    subject.on_read(modified(at=3_300, polled=3_300))
+    subject.on_read(whole(owner_row(QUEUE), at=3_600))
+    subject.on_read(replace(whole(at=3_602, swept_from=0), records=()))
+    states.put_access(replace(known(states), as_of_ms=S0 + 3_609_000))
+    told = subject.on_read(modified(row(TEAM, at=3_612), at=3_900))
+    assert brief(told) == [("granted", TEAM, "Read", None, 3_902)]
+
+
+def test_a_row_that_nobody_knows_the_time_of_is_no_older_than_its_record() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    created = "2026-09-20T10:00:00.000Z"
+    states.put(replace(owned_by(QUEUE), image={"OwnerId": QUEUE, "CreatedDate": created}))
+    first = subject.on_read(whole(owner_row(QUEUE), at=10))
+    assert first[0].not_before_ms is None, "what was there when it was read first"
+    (fact,) = subject.on_read(whole(owner_row(QUEUE), row(REP, "Manual", at=40), at=60))
+    assert fact.not_before_ms == time_of(created)
+
+
+def test_polls_that_come_faster_than_the_settle_time_prove_something_together() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE), at=10))
+    for at in range(40, 200, 20):
+        subject.on_read(modified(at=at, polled=at))
+    told = subject.on_read(modified(row(TEAM, at=190), at=200))
+    assert brief(told) == [("granted", TEAM, "Read", 80, 202)]
 
 
 def test_polls_from_before_the_first_whole_reading_prove_nothing() -> None:
@@ -131,7 +166,7 @@ def test_a_complete_sweep_speaks_for_all_records_from_its_beginning() -> None:
     assert brief(told) == [("granted", TEAM, "Read", 10, 242)], "two readings that missed it prove little"
     subject.on_read(replace(whole(at=320, swept_from=290), records=()))
     told = subject.on_read(whole(owner_row(QUEUE), row(TEAM), row(REP, "Manual", at=330), at=340))
-    assert brief(told) == [("granted", REP, "Read", 190, 342)]
+    assert brief(told) == [("granted", REP, "Read", 90, 342)], "nor do two that overlap"
 
 
 def test_a_poll_that_would_have_seen_the_row_narrows_the_interval() -> None:
@@ -272,6 +307,28 @@ def test_whether_a_row_went_with_an_owner_and_came_back_with_the_next_or_was_rec
     assert brief(told) == [("unseen", None, None, 12, 66)]
     lower = row(TEAM, level="Edit", share=3, at=62)
     assert brief(subject.on_read(whole(owner_row(QUEUE), lower, at=80))) == [("level_changed", TEAM, "Edit", 64, 82)]
+
+
+def test_a_loss_is_explained_by_an_owner_change_whose_event_comes_later() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE), row(TEAM), at=12))
+    subject.on_read(whole(owner_row(QUEUE), at=52))
+    owe(states, changed_owner(50))
+    subject.on_read(whole(owner_row(QUEUE), at=56, cause=None))
+    owe(states, changed_owner(60))
+    told = subject.on_read(whole(owner_row(QUEUE), row(TEAM, share=2, at=60), at=64, cause=None))
+    assert brief(told) == [("unseen", None, None, 12, 66)]
+
+
+def test_a_loss_that_an_owner_change_explains_later_needs_two_reads() -> None:
+    states = SharingStates()
+    subject = tracker(states)
+    subject.on_read(whole(owner_row(QUEUE), row(TEAM), at=12))
+    subject.on_read(whole(owner_row(QUEUE), at=52))
+    owe(states, changed_owner(50))
+    told = subject.on_read(whole(owner_row(QUEUE), at=90, cause=None))
+    assert brief(told) == [("revoked", TEAM, "Read", 12, 92)]
 
 
 @pytest.mark.parametrize(
@@ -521,10 +578,10 @@ def test_the_id_of_a_fact_does_not_depend_on_when_it_was_read() -> None:
 def test_where_the_time_of_a_row_may_not_be_read_everything_else_is_told() -> None:
     states = SharingStates()
     subject = tracker(states)
-    looked_at(subject, 10, 45, 80, owner=replace(owner_row(QUEUE), modified_ms=None, modified_by=None))
+    looked_at(subject, 10, 60, 110, owner=replace(owner_row(QUEUE), modified_ms=None, modified_by=None))
     bare = replace(row(TEAM), modified_ms=None, modified_by=None)
-    told = subject.on_read(whole(replace(owner_row(QUEUE), modified_ms=None, modified_by=None), bare, at=120))
-    assert brief(told) == [("granted", TEAM, "Read", 10, 122)]
+    told = subject.on_read(whole(replace(owner_row(QUEUE), modified_ms=None, modified_by=None), bare, at=150))
+    assert brief(told) == [("granted", TEAM, "Read", 10, 152)]
     assert told[0].changed_by is None
 
 

@@ -128,7 +128,7 @@ def test_the_facts_stand_in_the_order_of_their_times_in_words(capsys: pytest.Cap
     assert lines[1:6] == [
         ["access"],
         [
-            "before we first looked, at 2026-09-21T14:13:32Z",
+            "before 2026-09-21T14:13:32Z, nobody knows since when",
             f"Queue Support ({QUEUE})",
             "gained All",
             "by Owner",

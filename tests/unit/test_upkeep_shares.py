@@ -137,9 +137,9 @@ def test_polls_find_grants_between_sweeps() -> None:
 
 def test_the_newest_rows_do_not_count_as_read() -> None:
     async def story(org: SharedOrg, rig: SharedHarness) -> None:
-        await rig.until(lambda: "asked_ms" in rig.durable.progress.get(f"poll:shares:{ENTITY}", {}))
+        await rig.until(lambda: "polls" in rig.durable.progress.get(f"poll:shares:{ENTITY}", {}))
         poll = rig.durable.progress[f"poll:shares:{ENTITY}"]
-        assert poll["complete_to_ms"] <= poll["asked_ms"][-1] - SHARING.settle + SECOND
+        assert poll["complete_to_ms"] <= poll["polls"][-1][0] - SHARING.settle + SECOND
 
     told_in(story)
 
