@@ -177,6 +177,7 @@ def scenario(sessions: int) -> dict[str, Any]:
     """Return an org of so many sessions whose rows are kept from the start."""
     return {
         "api_limit": 10_000_000,
+        "keep_all": True,  # an org does not lose ended sessions; their rows would all be revoked
         "traffic": {"sessions": sessions, "live": max(40, sessions // 20), "companions": False},
         "sharing": {"eager": True},
     }
