@@ -17,7 +17,7 @@ _SWEEP_SHARE: Final = 20
 _REST_FOR_WORK: Final = 4.0
 """A sweep rests so many times as long as it works: the stream waits while a page is taken in."""
 
-_MOST_REST_FOR_WORK_MS: Final = 1_500.0
+_MOST_REST_FOR_WORK_MS: Final = 2_500.0
 """But not longer than this, and not when it looks for what it has not seen: it must be faster than new records come."""
 
 _LEAST_REST_MS: Final = 100.0

@@ -16,8 +16,8 @@ from consumer.upkeep.context import Context
 from consumer.upkeep.grantees import Grantees
 from consumer.upkeep.sweep_state import Sweep
 
-PIECE_RECORDS: Final = 50
-"""Records taken in at a time: a first sweep tells of each of their shares, and events come in between."""
+PIECE_RECORDS: Final = 10
+"""Records taken in at a time: events, and the answers of Kafka that a commit waits for, come in between."""
 
 
 class Sweeping:
