@@ -121,6 +121,7 @@ class Sweeps:
         calls = dict((await self._org.stats())["rest_calls"])
         began_s = page["at"]
         await asyncio.sleep(_ALONE_S)  # a length of time is what is measured here
+        assert not await self._sweeping(), "the next sweep came too early: --sweep must be longer than a sweep takes"
         page = note(result.alone, page, await self._reading())
         await until(self._sweeping, "the next sweep begins", _LIMIT_S)
         page = await self._reading()
