@@ -29,8 +29,9 @@ _ROWS_OF_A_SESSION = 2.5
 _LIMIT_S = 1_800.0
 _POLL_S = 60
 """How often history and modified shares are polled, which holds up the stream too."""
-_ALONE_S = float(_POLL_S)
-"""How long the stream alone is measured, for comparison: with as many polls as a sweep of the same length."""
+_ALONE_S = 3.0 * _POLL_S
+"""How long the stream alone is measured, before and after a sweep. Whole periods of polls, as it has them beside a sweep;
+one period alone differs from the next by more than what is measured."""
 _MIB = 1 << 20
 _SOURCES = ("AllInternalUsers", *(f"Queue_{number}" for number in range(1, len(QUEUES) + 1)))
 _TARGETS = ("Supervisors", "Quality", "Specialists")
@@ -120,20 +121,22 @@ class Sweeps:
         page = note(result.first, page, await self._reading())
         calls = dict((await self._org.stats())["rest_calls"])
         began_s = page["at"]
-        await asyncio.sleep(_ALONE_S)  # a length of time is what is measured here
-        assert not await self._sweeping(), "the next sweep came too early: --sweep must be longer than a sweep takes"
-        page = note(result.alone, page, await self._reading())
+        await self._alone(page)
         await until(self._sweeping, "the next sweep begins", _LIMIT_S)
         page = await self._reading()
         await self._swept()
         page = note(result.later, page, await self._reading())
-        await asyncio.sleep(_ALONE_S)  # likewise
-        page = note(result.alone, page, await self._reading())
+        page = await self._alone(page)
         after = (await self._org.stats())["rest_calls"]
         result.seconds = page["at"] - began_s
         result.calls = {name: many - calls.get(name, 0) for name, many in after.items() if many > calls.get(name, 0)}
         assert await self._worker.stop() == 0, self._worker.tail()
         return result
+
+    async def _alone(self, page: Mapping[str, Any]) -> Mapping[str, Any]:
+        await asyncio.sleep(_ALONE_S)  # a length of time is what is measured here
+        assert not await self._sweeping(), "a sweep came too early: --sweep must be longer than a sweep takes, and more"
+        return note(self.result.alone, page, await self._reading())
 
     async def _start(self) -> None:
         config = worker_config(
