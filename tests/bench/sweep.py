@@ -30,7 +30,7 @@ _LIMIT_S = 1_800.0
 _POLL_S = 60
 """How often history and modified shares are polled, which holds up the stream too."""
 _ALONE_S = 3.0 * _POLL_S
-"""How long the stream alone is measured, before and after a sweep. Whole periods of polls, as it has them beside a sweep;
+"""How long the stream alone is measured, before and after a sweep. Whole periods of polls, which a sweep has too;
 one period alone differs from the next by more than what is measured."""
 _MIB = 1 << 20
 _SOURCES = ("AllInternalUsers", *(f"Queue_{number}" for number in range(1, len(QUEUES) + 1)))
