@@ -454,6 +454,7 @@ class Harness:
         self.caught_up_asked = 0
         self.news = asyncio.Event()
         self.killed = asyncio.Event()
+        self.delivered_to: Callable[[], int] = org.now_ms
         self.on_take: Callable[[Arrival], None] = lambda _arrival: None
         self.context = Context(
             channel=CHANNEL,
@@ -470,7 +471,7 @@ class Harness:
             facts=self.facts.get,
             windows=lambda: self.durable.windows,
             caught_up=self.caught_up,
-            delivered_to=org.now_ms,
+            delivered_to=lambda: self.delivered_to(),  # noqa: PLW0108  # tests replace it
             changed=asyncio.Event(),
             sleep=asyncio.sleep,
             pace=pace,

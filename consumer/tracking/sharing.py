@@ -42,7 +42,8 @@ READ_BY_MS: Final = 15_000
 
 SHARES_POLL: Final = "poll:shares:"
 """Name of how far incremental polls got, before the object; state: ``complete_to_ms`` (rows with an earlier
-LastModifiedDate are read and settled) and ``polls`` (when the last ones began and ended)."""
+LastModifiedDate are read and settled), ``judged_to_ms`` (earlier ones were looked at for recalculations) and ``polls``
+(when the last ones began and ended)."""
 
 SWEPT: Final = "swept:"
 """Name of what the last complete sweep was like, before the object; state: ``begun_ms``, ``ended_ms``,

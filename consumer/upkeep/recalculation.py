@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
-from consumer.tracking.access import OWNER, ShareRow
+from consumer.tracking.access import OWNER, ShareCause, ShareRow
 from consumer.tracking.arrivals import Progress
 from consumer.tracking.sharing import SWEEP_WANTED
-from consumer.tracking.values import RecordState
+from consumer.tracking.sharing_bounds import SECOND_MS
+from consumer.tracking.values import Key, RecordState
 from consumer.upkeep.context import Context
 from consumer.upkeep.scope import count
 
@@ -21,6 +22,10 @@ _WITH_THE_OWNER_MS: Final = 60_000
 """A row this close to its record's owner change, or to its creation, came with it."""
 
 _BY_HAND: Final = frozenset({OWNER, "Manual"})
+_BY_CODE: Final = "__c"
+"""Sharing reasons of an org's own Apex code end so: their rows come and go at any time (Apex managed sharing)."""
+
+_OF_OWNERS: Final = frozenset({ShareCause.OWNER_CHANGE, ShareCause.RECORD_DELETED})
 _QUIET_POLLS: Final = 2
 
 
@@ -34,21 +39,45 @@ class Recalculations:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def shown_by(self, entity: str, rows: Iterable[ShareRow], since_ms: int) -> bool:
+    def told_apart_to(self, complete_ms: int) -> int:
+        """Return up to when rows can be told from those of owner changes, epoch milliseconds: whose events came.
+
+        Rows that the next poll does not bring again are looked at all the same.
+
+        Args:
+            complete_ms: up to when a poll has everything.
+        """
+        pace = self._context.pace.sharing
+        overlap_ms = 0 if pace is None else pace.overlap
+        return max(min(complete_ms, self._context.delivered_to()), complete_ms - overlap_ms)
+
+    def shown_by(self, entity: str, rows: Iterable[ShareRow], from_ms: int, to_ms: int) -> bool:
         """Return whether rows of a poll were made by a recalculation and not with a change of owner.
 
         Args:
             entity: the shared object.
             rows: the poll's rows.
-            since_ms: older ones were looked at already, epoch milliseconds.
+            from_ms: older ones were looked at already, epoch milliseconds.
+            to_ms: later ones are looked at with the next poll.
         """
         return any(
             row.row_cause not in _BY_HAND
+            and not row.row_cause.endswith(_BY_CODE)
             and row.modified_ms is not None
-            and row.modified_ms >= since_ms
-            and not _came_with_owner(self._context.store.get((entity, row.record_id)), row.modified_ms)
+            and from_ms <= row.modified_ms < to_ms
+            and not self._explained((entity, row.record_id), row.modified_ms)
             for row in rows
         )
+
+    def _explained(self, key: Key, modified_ms: int) -> bool:
+        """Return whether a row came with an owner, or its record was read whole since: what else went is known."""
+        store = self._context.store
+        access, entry = store.access(key), store.ledger(key)
+        if access is not None and access.complete and access.as_of_ms >= modified_ms + SECOND_MS:
+            return True
+        if entry is not None and entry.shares is not None and entry.shares.cause in _OF_OWNERS:
+            return True
+        return _came_with_owner(store.get(key), modified_ms)
 
     def wish(self, entity: str) -> Progress:
         """Return the durable wish for a sweep, put off until polls are quiet."""

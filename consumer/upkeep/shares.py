@@ -156,33 +156,38 @@ class SharesJob:
         now_ms = context.now_ms()
         watermark_ms = _second(now_ms - pace.settle) if state is None else count(state, "complete_to_ms")
         try:
-            await self._read_modified(entity, watermark_ms, max(now_ms + _AHEAD_MS, watermark_ms))
+            judged_ms = watermark_ms if state is None else count(state, "judged_to_ms") or watermark_ms
+            await self._read_modified(entity, watermark_ms, judged_ms, max(now_ms + _AHEAD_MS, watermark_ms))
         except QueryRefusedError as error:
             self._refusals.note("modified shares", entity, error)
             return False
         self._refusals.answered("modified shares", entity)
         return True
 
-    async def _read_modified(self, entity: str, watermark_ms: int, to_ms: int) -> None:
+    async def _read_modified(self, entity: str, watermark_ms: int, judged_ms: int, to_ms: int) -> None:
         """Read up to now, though only what has settled counts as read: a row that is modified moves to its new second.
 
-        So whatever is there when this asks is seen by it, and what it does not see came later.
+        So whatever is there when this asks is seen by it, and what it does not see came later. Of what has settled,
+        rows are looked at for recalculations from ``judged_ms`` on.
         """
         source, from_ms = self._context.source, watermark_ms - self._pace.overlap
-        asked_ms: int | None = None
+        asked_ms = until_ms = 0
         cursor, recalculated = None, False
         while True:
             page = await self._asking.ask(
                 lambda cursor=cursor: source.shares_modified(entity, from_ms, to_ms, cursor)  # type: ignore[misc]
             )
-            asked_ms = page.asked_ms if asked_ms is None else min(asked_ms, page.asked_ms)
-            recalculated |= self._recalculations.shown_by(entity, page.rows, watermark_ms)
+            if cursor is None:
+                asked_ms = page.asked_ms
+                complete_ms = max(_second(asked_ms - self._pace.settle), watermark_ms)
+                until_ms = max(self._recalculations.told_apart_to(complete_ms), judged_ms)
+            recalculated |= self._recalculations.shown_by(entity, page.rows, judged_ms, until_ms)
             cursor = page.cursor
             if cursor is None:
                 break
             await self._hand_over(entity, _by_record(page.rows), page, whole=False, cause=ShareCause.INCREMENTAL)
-        complete_ms = max(_second(asked_ms - self._pace.settle), watermark_ms)
-        progress = [Progress(SHARES_POLL + entity, {"complete_to_ms": complete_ms})]
+        reached = {"complete_to_ms": complete_ms, "judged_to_ms": until_ms}
+        progress = [Progress(SHARES_POLL + entity, reached)]
         if recalculated:
             progress.append(self._recalculations.wish(entity))
         await self._hand_over(

@@ -535,3 +535,108 @@ def test_a_backlog_of_the_stream_goes_first() -> None:
         await running(SharesJob(rig.context, rig.sharing).run, story())
 
     virtual(main())
+
+
+def test_rows_of_a_record_that_was_read_whole_since_are_no_recalculation() -> None:
+    """They came with an owner, and stay with the next one, who is in the same group: the time of that is not theirs."""
+
+    async def story(org: SharedOrg, rig: SharedHarness) -> None:
+        await rig.until(lambda: swept(rig) > 0)
+        first = swept(rig)
+        await asyncio.sleep(300)
+        stamp = org.share(record_id(1), TEAM).modified_ms or 0
+        owned(rig, 1, SharesDue(stamp + 3 * SECOND, ShareCause.OWNER_CHANGE, stamp, stamp, 1))
+        await asyncio.sleep(600)
+        assert ("granted", TEAM, "Read", "owner_change") in rig.facts_told()
+        assert swept(rig) == first
+
+    told_in(story)
+
+
+def test_rows_of_a_record_that_is_owed_a_read_are_no_recalculation() -> None:
+    async def story(org: SharedOrg, rig: SharedHarness) -> None:
+        await rig.until(lambda: swept(rig) > 0)
+        first = swept(rig)
+        await asyncio.sleep(300)
+        stamp = org.share(record_id(1), TEAM).modified_ms or 0
+        owned(rig, 1, SharesDue(stamp + HOUR, ShareCause.OWNER_CHANGE, stamp, stamp, 1))
+        await asyncio.sleep(600)
+        assert ("granted", TEAM, "Read", "incremental") in rig.facts_told(), "a poll brought it"
+        assert swept(rig) == first
+
+    told_in(story)
+
+
+def test_rows_of_an_orgs_own_code_are_no_recalculation() -> None:
+    async def story(org: SharedOrg, rig: SharedHarness) -> None:
+        owned(rig, 1)
+        await rig.until(lambda: swept(rig) > 0)
+        first = swept(rig)
+        await asyncio.sleep(300)
+        org.share(record_id(1), TEAM, "Escalation__c")
+        await asyncio.sleep(600)
+        assert ("granted", TEAM, "Read", "incremental") in rig.facts_told(), "a poll brought it"
+        assert swept(rig) == first
+
+    told_in(story)
+
+
+@pytest.mark.parametrize("event_comes", [True, False])
+def test_rows_wait_for_the_events_of_their_time_before_they_are_taken_for_a_recalculations(event_comes: bool) -> None:
+    """The stream can lag, or be ahead of nothing: a row is read before the owner change it came with is known."""
+
+    async def story(org: SharedOrg, rig: SharedHarness) -> None:
+        owned(rig, 1)
+        await rig.until(lambda: swept(rig) > 0)
+        first = swept(rig)
+        await asyncio.sleep(300)
+        stamp = org.share(record_id(1), TEAM).modified_ms or 0
+        rig.delivered_to = lambda: stamp
+        await asyncio.sleep(130)
+        assert ("granted", TEAM, "Read", "incremental") in rig.facts_told(), "a poll brought it"
+        assert f"sweep-wanted:{ENTITY}" not in rig.durable.progress
+        if event_comes:
+            since = {"OwnerId": iso_utc(stamp) or ""}
+            rig.store.put(RecordState(ENTITY, record_id(1), {"OwnerId": QUEUE}, b"", since=since))
+        rig.delivered_to = org.now_ms
+        await asyncio.sleep(60)
+        assert (f"sweep-wanted:{ENTITY}" in rig.durable.progress) is not event_comes
+        if not event_comes:
+            await rig.until(lambda: swept(rig) > first)
+
+    told_in(story)
+
+
+def test_rows_that_no_later_poll_brings_are_taken_for_a_recalculations_before_their_events_come() -> None:
+    async def story(org: SharedOrg, rig: SharedHarness) -> None:
+        owned(rig, 1)
+        await rig.until(lambda: swept(rig) > 0)
+        await asyncio.sleep(300)
+        stamp = org.share(record_id(1), TEAM).modified_ms or 0
+        rig.delivered_to = lambda: stamp
+        await asyncio.sleep((SHARING.overlap + SHARING.settle + 2 * SHARING.poll) / SECOND)
+        assert f"sweep-wanted:{ENTITY}" in rig.durable.progress
+
+    told_in(story)
+
+
+def test_a_restart_looks_at_rows_that_waited_for_their_events() -> None:
+    durable = Durable()
+
+    async def before(org: SharedOrg, rig: SharedHarness) -> None:
+        owned(rig, 1)
+        await rig.until(lambda: swept(rig) > 0)
+        await asyncio.sleep(300)
+        stamp = org.share(record_id(1), TEAM).modified_ms or 0
+        rig.delivered_to = lambda: stamp
+        await asyncio.sleep(100)
+        assert f"sweep-wanted:{ENTITY}" not in durable.progress
+        again = SharedHarness(org, durable)
+        again.store.put(RecordState(ENTITY, record_id(1), {"OwnerId": QUEUE}, b""))
+
+        async def after() -> None:
+            await again.until(lambda: f"sweep-wanted:{ENTITY}" in durable.progress)
+
+        await running(SharesJob(again.context, again.sharing).run, after())
+
+    told_in(before, durable=durable)
