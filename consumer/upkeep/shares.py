@@ -157,12 +157,21 @@ class SharesJob:
         watermark_ms = _second(now_ms - pace.settle) if state is None else count(state, "complete_to_ms")
         try:
             judged_ms = watermark_ms if state is None else count(state, "judged_to_ms") or watermark_ms
+            judged_ms = max(judged_ms, self._swept_from_ms(entity, now_ms))
             await self._read_modified(entity, watermark_ms, judged_ms, max(now_ms + _AHEAD_MS, watermark_ms))
         except QueryRefusedError as error:
             self._refusals.note("modified shares", entity, error)
             return False
         self._refusals.answered("modified shares", entity)
         return True
+
+    def _swept_from_ms(self, entity: str, now_ms: int) -> int:
+        """Return when the newest sweep began, which reads what a recalculation did before; the first is to come."""
+        for name in (SWEEP, SWEPT):
+            sweep = self._context.progress.get(name + entity)
+            if sweep is not None:
+                return count(sweep, "begun_ms")
+        return now_ms
 
     async def _read_modified(self, entity: str, watermark_ms: int, judged_ms: int, to_ms: int) -> None:
         """Read up to now, though only what has settled counts as read: a row that is modified moves to its new second.

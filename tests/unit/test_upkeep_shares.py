@@ -640,3 +640,21 @@ def test_a_restart_looks_at_rows_that_waited_for_their_events() -> None:
         await running(SharesJob(again.context, again.sharing).run, after())
 
     told_in(before, durable=durable)
+
+
+@pytest.mark.parametrize(("ago_ms", "again"), [(30 * SECOND, False), (0, True)])
+def test_rows_of_before_a_sweep_began_bring_no_other_one(ago_ms: int, again: bool) -> None:
+    """A rule that was made just before the first start has its rows in the first sweep."""
+
+    async def story(org: SharedOrg, rig: SharedHarness) -> None:
+        org.answer_s = 10.0  # a poll comes while the sweep is on its way
+        await rig.until(lambda: f"sweep:{ENTITY}" in rig.durable.progress)
+        for number in range(12):
+            owned(rig, number)
+            org.share(record_id(number), TEAM, ago_ms=ago_ms)
+        await rig.until(lambda: swept(rig) > 0)
+        first = swept(rig)
+        await asyncio.sleep(600)
+        assert (swept(rig) > first) is again
+
+    told_in(story)
