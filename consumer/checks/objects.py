@@ -13,10 +13,9 @@ from consumer.checks.findings import Finding, Level, failed, ok, skipped, warn
 from consumer.errors import QueryRefusedError, ServiceError
 from consumer.ports import RecordSource
 from consumer.settings import Settings
-from consumer.upkeep.facts import METRICS_OF, NO_SESSION
+from consumer.upkeep.facts import METRICS_OF, NO_SESSION, hidden_fields, listed
 
 _METRICS: Final = "MessagingSessionMetrics"
-_MOST_NAMES: Final = 6
 _DAY_S: Final = 86_400
 _DAY_MS: Final = _DAY_S * 1000
 _REFRESH_EVERY_S: Final = 5
@@ -107,13 +106,13 @@ async def _counts(source: RecordSource, entity: str, now_ms: int) -> dict[str, i
 
 def _fields(name: str, plan: RowPlan, schema: EventSchema, fields: Mapping[str, FieldInfo], records: int) -> Finding:
     wanted = schema.schema_fields
-    hidden = [each for each in wanted if each not in fields]
+    hidden = hidden_fields(schema, fields)
     seen = f"{records:,} records; {len(plan.fields)} of {len(wanted)} fields of the events can be read"
     if not hidden:
         return ok(name, seen)
     return warn(
         name,
-        f"{seen}, hidden: {_listed(hidden)}",
+        f"{seen}, hidden: {listed(hidden)}",
         f"Give the user Read on them ({_SETS}); until then they stay unknown.",
     )
 
@@ -135,7 +134,7 @@ async def _history(source: RecordSource, entity: str, now_ms: int) -> Finding:
         return failed(name, error)
     if not tracked:
         return warn(name, "history tracking is off", f"Choose fields in {_TRACKING.format(_label(entity))}. {without}")
-    return ok(name, f"{len(tracked)} fields tracked: {_listed(sorted(tracked))}")
+    return ok(name, f"{len(tracked)} fields tracked: {listed(sorted(tracked))}")
 
 
 def _allow(entity: str) -> str:
@@ -198,11 +197,6 @@ def calls_finding(settings: Settings, usage: tuple[int, int] | None, found: Mapp
             "Polls will slow down; raise history.poll, find who uses the calls (Setup > System Overview), or buy more.",
         )
     return ok(name, seen)
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _label(entity: str) -> str:

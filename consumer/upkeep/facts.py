@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from consumer.changes.rows import FieldInfo
+from consumer.changes.schema import EventSchema
 from consumer.errors import QueryRefusedError
 from consumer.ports import Companion
 from consumer.tracking.arrivals import FactsRead
@@ -43,6 +44,10 @@ _COMPANIONS: Final[Mapping[Companion, str]] = {"shares": "shares", "rules": "sha
 _LONGEST_STORED: Final = 255
 """Characters a history row holds; longer fields leave a row without values (Help, "Field History Tracking")."""
 _WITHOUT_VALUES: Final = frozenset({"multipicklist", "encryptedstring"})
+
+
+_POLLED_BY: Final = "Share.LastModifiedDate"
+_MOST_NAMES: Final = 6
 
 
 class FactsJob:
@@ -90,6 +95,7 @@ class FactsJob:
             self._refusals.note("describe", entity, error)
             return
         self._refusals.answered("describe", entity)
+        self._tell_hidden(entity, fields)
         has_history = await self._has_history(entity)
         tracked = await self._tracked(entity)
         has_metrics = entity == METRICS_OF and await self._has_metrics(entity)
@@ -104,6 +110,19 @@ class FactsJob:
         )
         self._read[entity] = (now_ms, schema_id)
         await self._context.inbox.put(FactsRead(facts, self._context.now_ms(), fields))
+
+    def _tell_hidden(self, entity: str, fields: Mapping[str, FieldInfo]) -> None:
+        """Tell once which fields of the object's events the user may not read."""
+        schema = self._context.schema(entity)
+        hidden = [] if schema is None else hidden_fields(schema, fields)
+        if not hidden:
+            self._refusals.answered("fields", entity)
+            return
+        told = QueryRefusedError(
+            f"{listed(hidden)} can't be read by this user",
+            "Their values stay unknown; give the user Read on the fields.",
+        )
+        self._refusals.tell("fields", entity, told)
 
     async def _tracked(self, entity: str) -> frozenset[str] | None:
         try:
@@ -145,9 +164,22 @@ class FactsJob:
             return False
         self._refusals.answered(told, entity)
         for column in hidden:
+            if column.endswith(_POLLED_BY):
+                continue  # its poll tells what follows from that
             advice = "Its values stay unknown; give the user Read on the field."
             self._refusals.tell(column, entity, QueryRefusedError(f"{column} can't be read by this user", advice))
         return True
+
+
+def hidden_fields(schema: EventSchema, fields: Mapping[str, FieldInfo]) -> list[str]:
+    """Return the fields of an object's events that its describe does not show this user."""
+    return [each for each in schema.schema_fields if each not in fields]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def facts_of(

@@ -103,6 +103,26 @@ def test_what_cannot_be_read_is_told_once_and_asked_again_every_hour() -> None:
     virtual(main())
 
 
+def test_fields_of_events_that_the_user_may_not_read_are_told_once_together() -> None:
+    async def main() -> None:
+        org = FakeOrg()
+        org.fields = {name: info for name, info in FIELDS.items() if name not in {"Status", "OwnerId"}}
+        rig = Harness(org)
+
+        async def story() -> None:
+            await rig.until(lambda: len(rig.arrivals(FactsRead)) == 2)
+            assert rig.told.unavailable == [("fields", ENTITY)]
+            org.fields = FIELDS
+            await rig.until(lambda: len(rig.arrivals(FactsRead)) == 3)
+            org.fields = {name: info for name, info in FIELDS.items() if name != "Status"}
+            await rig.until(lambda: len(rig.arrivals(FactsRead)) == 4)
+            assert rig.told.unavailable == [("fields", ENTITY)] * 2
+
+        await running(FactsJob(rig.context).run, story())
+
+    virtual(main())
+
+
 def test_failures_are_backed_off_as_their_class_demands_and_told() -> None:
     async def main() -> None:
         org = FakeOrg()

@@ -235,7 +235,7 @@ def test_without_a_delete_log_the_rest_of_the_feed_is_told() -> None:
 
 def test_facts_say_which_companions_can_be_read_and_what_of_them_is_hidden() -> None:
     async def main() -> None:
-        org = SharedOrg(hidden=("MessagingSessionShare.LastModifiedById",))
+        org = SharedOrg(hidden=("MessagingSessionShare.LastModifiedById", "MessagingSessionShare.LastModifiedDate"))
         org.refused = {"hidden rules"}
         rig = SharedHarness(org)
         await running(FactsJob(rig.context).run, rig.until(lambda: bool(rig.arrivals(FactsRead))))
@@ -243,6 +243,7 @@ def test_facts_say_which_companions_can_be_read_and_what_of_them_is_hidden() -> 
         assert (facts.has_shares, facts.has_rules, facts.has_feed) == (True, False, True)
         told = Counter(what for what, _ in rig.told.unavailable)
         assert told["MessagingSessionShare.LastModifiedById"] == 1
+        assert told["MessagingSessionShare.LastModifiedDate"] == 0, "the poll that needs it tells more"
         assert told["sharing rules"] == 1
 
     virtual(main())
