@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -389,6 +390,8 @@ def running_broker(*, secure: bool = False) -> Iterator[Broker]:
 
 def main() -> int:
     """Run a broker until Ctrl-C and print its bootstrap address on one line."""
+    # A shell that starts a suite in the background has it ignore Ctrl-C, and all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with running_broker() as broker:
             print(broker.bootstrap, flush=True)  # noqa: T201  # the command's one line of output
