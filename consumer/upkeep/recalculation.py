@@ -25,7 +25,6 @@ _BY_HAND: Final = frozenset({OWNER, "Manual"})
 _BY_CODE: Final = "__c"
 """Sharing reasons of an org's own Apex code end so: their rows come and go at any time (Apex managed sharing)."""
 
-_OF_OWNERS: Final = frozenset({ShareCause.OWNER_CHANGE, ShareCause.RECORD_DELETED})
 _QUIET_POLLS: Final = 2
 
 
@@ -75,7 +74,7 @@ class Recalculations:
         access, entry = store.access(key), store.ledger(key)
         if access is not None and access.complete and access.as_of_ms >= modified_ms + SECOND_MS:
             return True
-        if entry is not None and entry.shares is not None and entry.shares.cause in _OF_OWNERS:
+        if entry is not None and entry.shares is not None and entry.shares.cause is ShareCause.OWNER_CHANGE:
             return True
         return _came_with_owner(store.get(key), modified_ms)
 
